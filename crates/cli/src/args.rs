@@ -1,0 +1,62 @@
+//! The command line: which commands there are. What each one takes is in its own file.
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    bench::Bench,
+    completions::Completions,
+    data::{Delete, Get, Put},
+    fleet::FleetCommand,
+    import::Import,
+    keyspace::KeyspaceCommand,
+    ring::RingCommand,
+    status::Status,
+    tls::command::TlsCommand,
+};
+
+/// Talks to an Anello cluster, and runs one on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "anello", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Where and as whom: --profile FILE, else $ANELLO_PROFILE, else ./.anello/profile.toml (which
+`anello fleet up` writes), else ~/.config/anello/profile.toml.
+Exit codes: 0 done, 1 failed, 2 bad usage, 3 siblings, 4 not found, 5 too few replicas.")]
+pub(crate) struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Put(Put),
+    Get(Get),
+    Delete(Delete),
+    Status(Status),
+    Ring(RingCommand),
+    /// Create, list, alter or drop keyspaces
+    #[command(subcommand)]
+    Keyspace(KeyspaceCommand),
+    Import(Import),
+    Bench(Box<Bench>),
+    /// Make the cluster's certificate authority and its certificates
+    #[command(subcommand)]
+    Tls(TlsCommand),
+    /// Run a whole fleet on this machine, and break it by hand
+    #[command(subcommand)]
+    Fleet(FleetCommand),
+    Completions(Completions),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

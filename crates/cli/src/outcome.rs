@@ -1,0 +1,94 @@
+//! How a command ends: the exit codes that scripts rely on, and the one line that a person reads.
+
+use std::{fmt, io, process::ExitCode};
+
+/// How a command ended when it did what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Exit code 0.
+    Done,
+    /// The key has siblings; exit code 3.
+    Siblings,
+    /// There is no such key; exit code 4.
+    NotFound,
+}
+
+impl Outcome {
+    /// Tells the person and the shell how a command ended.
+    pub(crate) fn report(ended: Result<Outcome, Failure>) -> ExitCode {
+        match ended {
+            Ok(Outcome::Done) => ExitCode::SUCCESS,
+            Ok(Outcome::Siblings) => ExitCode::from(3),
+            Ok(Outcome::NotFound) => ExitCode::from(4),
+            Err(failure) => {
+                if let Some(message) = &failure.message {
+                    eprintln!("anello: {message}");
+                }
+                ExitCode::from(failure.kind.code())
+            }
+        }
+    }
+}
+
+/// What went wrong, as far as a script cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Quiet,
+    Failed,
+    Usage,
+    TooFewReplicas,
+}
+
+impl Kind {
+    fn code(self) -> u8 {
+        match self {
+            Kind::Quiet => 0,
+            Kind::Failed => 1,
+            Kind::Usage => 2,
+            Kind::TooFewReplicas => 5,
+        }
+    }
+}
+
+/// Why a command did not do what it was asked: one line that says what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    kind: Kind,
+    message: Option<String>,
+}
+
+impl Failure {
+    /// It was tried and went wrong; exit code 1.
+    pub(crate) fn failed(message: impl fmt::Display) -> Self {
+        Self::new(Kind::Failed, message)
+    }
+
+    /// It was asked wrongly: a bad flag, file or value; exit code 2.
+    pub(crate) fn usage(message: impl fmt::Display) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    /// Too few replicas can be reached, or answered in time; exit code 5.
+    pub(crate) fn too_few_replicas(message: impl fmt::Display) -> Self {
+        Self::new(Kind::TooFewReplicas, message)
+    }
+
+    /// Standard output could not be written. Who closes it early, as `head` does, has seen enough.
+    pub(crate) fn output(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self { kind: Kind::Quiet, message: None }
+        } else {
+            Self::failed(format_args!("cannot write to standard output: {error}"))
+        }
+    }
+
+    fn new(kind: Kind, message: impl fmt::Display) -> Self {
+        Self { kind, message: Some(message.to_string()) }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message.as_deref().unwrap_or_default())
+    }
+}

@@ -1,0 +1,234 @@
+//! `anello status`: the cluster as one node sees it, and each node's own figures.
+
+use std::time::{Duration, Instant};
+
+use anello_client::Client;
+use anello_protocol::message::admin::{ClusterView, NodeStatus, NodeView};
+use clap::Args;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::{
+    connect::{Cluster, Level},
+    outcome::{Failure, Outcome},
+    output::{self, Palette, Tone},
+    table::{Align, Cell, Table},
+};
+
+/// How long a node has for its own figures.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often a node is asked for the sake of its latency.
+const ASKED: usize = 3;
+/// From that suspicion on a node's silence is worth a look.
+const NOTABLE_PHI: f64 = 3.0;
+
+/// Show the cluster: a row a node, by datacenter and rack
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// One JSON document on standard output
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    cluster: Cluster,
+}
+
+/// What one node says of itself, and how long the answer took.
+struct Own {
+    status: NodeStatus,
+    latency: Duration,
+}
+
+/// Shows the cluster.
+pub(crate) async fn run(command: Status) -> Result<Outcome, Failure> {
+    let client = command.cluster.connect(&Level::default()).await?;
+    let view = client.cluster().await?;
+    let own = join_all(view.nodes.iter().map(|node| ask(&client, node))).await;
+    client.close().await;
+    if command.json {
+        output::json(&document(&view, &own))?;
+    } else {
+        output::line(heading(&view))?;
+        output::line(table(&view, &own).render(Palette::of_stdout()))?;
+        for node in view.nodes.iter().filter(|node| !node.reachable) {
+            output::line(format_args!("{}: {}", node.id, node.verdict))?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// Asks a node a few times: the first answer pays for the connection, the best one tells the latency.
+async fn ask(client: &Client, node: &NodeView) -> Option<Own> {
+    if !node.reachable {
+        return None;
+    }
+    let node = client.to_node(&node.quic);
+    let asked = timeout(PATIENCE, async {
+        let mut status = node.status().await.ok()?;
+        let mut latency = PATIENCE;
+        for _ in 0..ASKED {
+            let began = Instant::now();
+            status = node.status().await.ok()?;
+            latency = latency.min(began.elapsed());
+        }
+        Some(Own { status, latency })
+    });
+    asked.await.ok().flatten()
+}
+
+fn heading(view: &ClusterView) -> String {
+    let reachable = view.nodes.iter().filter(|node| node.reachable).count();
+    let mut text = format!(
+        "cluster {}, epoch {}, {} partitions, {reachable} of {} nodes reachable",
+        view.name,
+        view.epoch,
+        view.partitions,
+        view.nodes.len()
+    );
+    if let Some(reason) = &view.not_ready {
+        text.push_str(&format!("; the node that was asked is not ready: {reason}"));
+    }
+    text
+}
+
+fn table(view: &ClusterView, own: &[Option<Own>]) -> Table {
+    let mut table = Table::new(&[
+        ("datacenter", Align::Left),
+        ("rack", Align::Left),
+        ("node", Align::Left),
+        ("state", Align::Left),
+        ("reachable", Align::Left),
+        ("phi", Align::Right),
+        ("partitions", Align::Right),
+        ("keys", Align::Right),
+        ("data", Align::Right),
+        ("in flight", Align::Right),
+        ("latency", Align::Right),
+        ("up", Align::Right),
+        ("version", Align::Left),
+    ]);
+    let mut before: Option<(&str, &str)> = None;
+    for (node, own) in view.nodes.iter().zip(own) {
+        let here = (node.datacenter.as_str(), node.rack.as_str());
+        // A name is written where it begins, so that the eye sees the groups.
+        let datacenter = if before.is_some_and(|(dc, _)| dc == here.0) { "" } else { here.0 };
+        let rack = if before == Some(here) { "" } else { here.1 };
+        before = Some(here);
+        let reachable = match (node.reachable, own) {
+            (true, Some(_)) => Cell::toned(Tone::Good, "yes"),
+            (true, None) => Cell::toned(Tone::Warning, "yes, silent"),
+            (false, _) => Cell::toned(Tone::Bad, "no"),
+        };
+        let suspicious = if node.phi >= NOTABLE_PHI { Tone::Warning } else { Tone::Plain };
+        let figure =
+            |show: &dyn Fn(&Own) -> String| Cell::from(own.as_ref().map_or("-".into(), show));
+        table.row([
+            datacenter.into(),
+            rack.into(),
+            node.id.as_str().into(),
+            format!("{:?}", node.state).to_lowercase().into(),
+            reachable,
+            Cell::toned(suspicious, format!("{:.1}", node.phi)),
+            node.partitions.into(),
+            figure(&|own| own.status.keys_estimate.to_string()),
+            figure(&|own| output::bytes_for_people(own.status.storage_bytes)),
+            figure(&|own| own.status.requests_in_flight.to_string()),
+            figure(&|own| format!("{:.1} ms", own.latency.as_secs_f64() * 1000.0)),
+            figure(&|own| output::time_for_people(Duration::from_secs(own.status.uptime_s))),
+            node.version.as_str().into(),
+        ]);
+    }
+    table
+}
+
+/// The document of `GET /admin/cluster`, with each node's own figures beside.
+fn document(view: &ClusterView, own: &[Option<Own>]) -> Value {
+    let nodes: Vec<_> = view
+        .nodes
+        .iter()
+        .zip(own)
+        .map(|(node, own)| {
+            let mut shown = json!({
+                "id": node.id,
+                "datacenter": node.datacenter,
+                "rack": node.rack,
+                "address": node.quic,
+                "http": node.http,
+                "state": node.state,
+                "reachable": node.reachable,
+                "phi": node.phi,
+                "verdict": node.verdict,
+                "partitions": node.partitions,
+                "version": node.version,
+            });
+            if let Some(Own { status, latency }) = own {
+                shown["latency_us"] = (latency.as_micros() as u64).into();
+                shown["uptime_s"] = status.uptime_s.into();
+                shown["vnodes"] = status.vnodes.into();
+                shown["keys_estimate"] = status.keys_estimate.into();
+                shown["storage_bytes"] = status.storage_bytes.into();
+                shown["requests_in_flight"] = status.requests_in_flight.into();
+                shown["requests_total"] = status.requests_total.into();
+            }
+            shown
+        })
+        .collect();
+    json!({
+        "name": view.name,
+        "epoch": view.epoch,
+        "partitions": view.partitions,
+        "not_ready": view.not_ready,
+        "nodes": nodes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use anello_protocol::{cluster::MemberState, id::Epoch};
+
+    use super::*;
+
+    fn node(id: &str, rack: &str, reachable: bool) -> NodeView {
+        NodeView {
+            id: id.parse().unwrap(),
+            datacenter: "eu".parse().unwrap(),
+            rack: rack.parse().unwrap(),
+            quic: "127.0.0.1:7400".into(),
+            http: "127.0.0.1:7480".into(),
+            state: MemberState::Up,
+            reachable,
+            phi: 0.5,
+            verdict: "silent for 9 s".into(),
+            partitions: 128,
+            version: "0.1.0".into(),
+        }
+    }
+
+    #[test]
+    fn a_group_is_named_where_it_begins() {
+        let view = ClusterView {
+            name: "demo".parse().unwrap(),
+            epoch: Epoch(3),
+            partitions: 256,
+            not_ready: None,
+            nodes: vec![
+                node("eu-a-1", "a", true),
+                node("eu-a-2", "a", false),
+                node("eu-b-1", "b", true),
+            ],
+        };
+        let text = table(&view, &[None, None, None]).render(Palette::plain());
+        let starts: Vec<_> = text.lines().map(|line| &line[..24]).collect();
+        assert_eq!(
+            starts,
+            [
+                "datacenter  rack  node  ",
+                "eu          a     eu-a-1",
+                "                  eu-a-2",
+                "            b     eu-b-1"
+            ]
+        );
+        assert!(heading(&view).ends_with("2 of 3 nodes reachable"));
+        assert_eq!(document(&view, &[None, None, None])["nodes"][1]["state"], "up");
+    }
+}

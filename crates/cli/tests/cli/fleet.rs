@@ -1,0 +1,151 @@
+//! A real fleet, as a person runs it: up, data in and out, faults by hand, down, and up again.
+
+use crate::support::{Ended, fleet::Fleet};
+
+const THREE_NODES: &str = r#"
+name       = "three"
+partitions = 64
+[[datacenter]]
+name  = "eu"
+racks = { a = 1, b = 1, c = 1 }
+[[keyspace]]
+name     = "last"
+conflict = "lww"
+"#;
+
+const TWO_DATACENTERS: &str = r#"
+name       = "two"
+partitions = 64
+[[datacenter]]
+name  = "eu"
+racks = { a = 1 }
+[[datacenter]]
+name  = "us"
+racks = { a = 1 }
+"#;
+
+fn json(ended: &Ended) -> serde_json::Value {
+    serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {ended:?}"))
+}
+
+#[test]
+fn keys_are_written_read_settled_and_deleted() {
+    let fleet = Fleet::up(THREE_NODES, 3);
+    fleet.run(&["get", "cart"]).fails(4, "there is no cart");
+    fleet.run(&["put", "cart", "apples"]).succeeds();
+    assert_eq!(fleet.run(&["get", "cart"]).succeeds(), "apples");
+
+    fleet.run(&["put", "cart", "pears"]).succeeds();
+    let siblings = fleet.run(&["get", "cart"]);
+    assert_eq!(siblings.code, Some(3), "{siblings:?}");
+    assert!(siblings.out.contains("[1] ") && siblings.out.contains("[2] "), "{siblings:?}");
+    assert!(siblings.err.contains("2 concurrent versions"), "{siblings:?}");
+
+    let siblings = fleet.run(&["get", "cart", "--json"]);
+    assert_eq!(siblings.code, Some(3), "{siblings:?}");
+    let document = json(&siblings);
+    assert_eq!(document["versions"].as_array().map(Vec::len), Some(2));
+    let context = document["context"].as_str().unwrap().to_owned();
+    fleet.run(&["put", "cart", "both", "--context", &context]).succeeds();
+    assert_eq!(fleet.run(&["get", "cart", "-r", "3"]).succeeds(), "both");
+
+    fleet.run(&["put", "other", "x", "--context", &context]).fails(2, "context");
+    fleet.run(&["delete", "cart"]).succeeds();
+    fleet.run(&["get", "cart"]).fails(4, "was deleted");
+    fleet.run(&["put", "k", "v", "--keyspace", "nowhere"]).fails(1, "no keyspace");
+    fleet.run(&["put", "k", "one", "--keyspace", "last"]).succeeds();
+    fleet.run(&["put", "k", "two", "--keyspace", "last"]).succeeds();
+    assert_eq!(fleet.run(&["get", "k", "--keyspace", "last"]).succeeds(), "two");
+    fleet.run(&["get", "k", "-r", "4"]).fails(2, "");
+}
+
+#[test]
+fn the_cluster_shows_itself() {
+    let fleet = Fleet::up(THREE_NODES, 3);
+    let status = fleet.run(&["status", "--json"]);
+    let nodes = json(&status)["nodes"].as_array().unwrap().clone();
+    let ids: Vec<_> = nodes.iter().map(|node| node["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["eu-a-1", "eu-b-1", "eu-c-1"]);
+    assert!(nodes.iter().all(|node| node["reachable"] == true && node["state"] == "up"));
+    assert!(fleet.run(&["status"]).succeeds().contains("3 of 3 nodes reachable"));
+
+    let ring = json(&fleet.run(&["ring", "--json"]));
+    assert_eq!(ring["replicas"].as_array().unwrap().len(), 64);
+    let located = json(&fleet.run(&["ring", "cart", "--json"]));
+    let partition = located["partition"].as_u64().unwrap() as usize;
+    let mut replicas: Vec<_> =
+        located["replicas"].as_array().unwrap().iter().map(|place| place["id"].clone()).collect();
+    let mut owners = ring["replicas"][partition].as_array().unwrap().clone();
+    replicas.sort_by_key(ToString::to_string);
+    owners.sort_by_key(ToString::to_string);
+    assert_eq!(replicas, owners, "the ring here is the ring there");
+    assert!(fleet.run(&["ring", "cart"]).succeeds().contains("the key's hash is"));
+
+    fleet.run(&["keyspace", "create", "sessions", "--replication", "eu=2"]).succeeds();
+    fleet.run(&["keyspace", "create", "sessions"]).fails(1, "there already");
+    fleet.run(&["keyspace", "alter", "sessions", "--read", "one"]).succeeds();
+    let keyspaces = json(&fleet.run(&["keyspace", "list", "--json"]));
+    assert_eq!(keyspaces["sessions"]["replication"]["eu"], 2);
+    assert_eq!(keyspaces["sessions"]["read"], "one");
+    assert_eq!(keyspaces["last"]["conflict"], "lww");
+    fleet.run(&["keyspace", "drop", "sessions"]).fails(2, "--yes");
+    fleet.run(&["keyspace", "drop", "sessions", "--yes"]).succeeds();
+    fleet.run(&["keyspace", "alter", "sessions"]).fails(1, "no keyspace sessions");
+}
+
+#[test]
+fn nodes_are_killed_and_come_back_and_data_stays() {
+    let mut fleet = Fleet::up(THREE_NODES, 3);
+    fleet.run(&["put", "greeting", "hello"]).succeeds();
+
+    fleet.run(&["fleet", "kill", "eu-b-1"]).succeeds();
+    fleet.wait_for("eu-b-1  is down, as somebody wanted");
+    assert_eq!(fleet.run(&["get", "greeting"]).succeeds(), "hello");
+    fleet.run(&["fleet", "stop", "eu-b-1"]).fails(1, "does not run");
+
+    fleet.run(&["fleet", "pause", "eu-c-1"]).succeeds();
+    let read = fleet.run(&["get", "greeting", "--timeout", "3s"]);
+    assert_ne!(read.code, Some(0), "one replica of three is no quorum: {read:?}");
+    fleet.run(&["fleet", "resume", "eu-c-1"]).succeeds();
+
+    fleet.run(&["fleet", "start", "eu-b-1"]).succeeds();
+    fleet.wait_for("eu-b-1  ready");
+    let listed = json(&fleet.run(&["fleet", "ls", "--json"]));
+    assert!(listed.as_array().unwrap().iter().all(|node| node["state"] == "ready"), "{listed}");
+
+    assert!(fleet.interrupt().success());
+    fleet.run(&["get", "greeting", "--timeout", "1s"]).fails(1, "is the cluster up");
+    let listed = json(&fleet.run(&["fleet", "ls", "--json"]));
+    assert!(listed.as_array().unwrap().iter().all(|node| node["state"] == "stopped"), "{listed}");
+
+    fleet.start();
+    fleet.wait_for("3 of 3 nodes are ready");
+    assert_eq!(fleet.run(&["get", "greeting"]).succeeds(), "hello");
+}
+
+#[test]
+fn a_node_that_dies_by_itself_is_reported_and_the_fleet_goes_on() {
+    let mut fleet = Fleet::up(THREE_NODES, 3);
+    let pid = std::fs::read_to_string(fleet.dir().join(".anello/three/run/eu-a-1.pid")).unwrap();
+    crate::support::fleet::signal("KILL", pid.parse().unwrap());
+    let line = fleet.wait_for("eu-a-1  died by itself");
+    assert!(line.contains("anello fleet start eu-a-1"), "{line}");
+    fleet.run(&["put", "k", "v"]).succeeds();
+    let second = fleet.run(&["fleet", "up", "fleet.toml"]);
+    second.fails(1, "is up already");
+}
+
+#[test]
+fn too_few_replicas_is_exit_code_5() {
+    let fleet = Fleet::up(TWO_DATACENTERS, 2);
+    fleet.run(&["put", "k", "v", "--consistency", "all"]).succeeds();
+    let here = fleet.run(&["get", "k", "--node", &fleet.quic(1), "--consistency", "local_one"]);
+    assert_eq!(here.succeeds(), "v");
+    fleet.run(&["fleet", "kill", "us-a-1"]).succeeds();
+    // Of a node that is there: only it can say that the others are not.
+    let there = fleet.quic(0);
+    // Another key: a write that was refused here may still have been stored where it could.
+    let put = fleet.run(&["put", "l", "v", "--node", &there, "--consistency", "each_quorum"]);
+    put.fails(5, "anello status");
+    assert_eq!(fleet.run(&["get", "k", "--consistency", "one"]).succeeds(), "v");
+}

@@ -1,0 +1,27 @@
+//! What the gateway stands in front of: the actors that answer its requests.
+
+use anello_protocol::message::{
+    admin::{AlterKeyspace, DescribeCluster, DescribeNode, FetchCluster},
+    client::{Get, LocateKey, Write},
+};
+use anello_transport::ActorRef;
+
+/// The actors that a worker asks. Those for data belong on the worker's own arbiter, so that a request
+/// stays on its thread.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    /// The coordinator, for reads.
+    pub get: ActorRef<Get>,
+    /// The coordinator, for writes.
+    pub write: ActorRef<Write>,
+    /// The coordinator, for where a key lives.
+    pub locate: ActorRef<LocateKey>,
+    /// Membership, for how this node sees the cluster and whether it serves.
+    pub cluster: ActorRef<DescribeCluster>,
+    /// Membership, for what the members agree on.
+    pub fetch: ActorRef<FetchCluster>,
+    /// Membership, for changes of keyspaces.
+    pub alter: ActorRef<AlterKeyspace>,
+    /// The node's own figures.
+    pub status: ActorRef<DescribeNode>,
+}

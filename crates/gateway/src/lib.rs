@@ -1,0 +1,36 @@
+//! The HTTP API, in front of a node's coordinator and membership.
+//!
+//! A request goes from its bytes to typed messages and back in a few pure steps, each a file of its
+//! own: the path ([`path`]) and method become a route ([`route`]), the headers become options
+//! ([`options`], [`accept`]), the body a value ([`body`], [`put`]); a message is asked of an actor
+//! ([`kv`], [`operators`]); and its reply becomes an answer ([`answer`], [`error`]). [`start_worker`]
+//! runs all this on the arbiter of the actors that it asks.
+//!
+//! Every node describes what it promises to the outside at `GET /openapi.json`.
+
+mod accept;
+mod acceptor;
+mod admin;
+mod answer;
+mod backend;
+mod body;
+mod budget;
+mod error;
+mod gauge;
+mod keyspaces;
+mod kv;
+mod metrics;
+mod openapi;
+mod operators;
+mod options;
+mod path;
+mod put;
+mod receipt;
+mod route;
+mod server;
+mod service;
+mod socket;
+
+pub use acceptor::Acceptor;
+pub use backend::Backend;
+pub use server::{GatewayHandle, start_worker};

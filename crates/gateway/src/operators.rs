@@ -1,0 +1,213 @@
+//! Requests for operators: health, the cluster, the ring, keyspaces, the node's figures.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use actix_web::{HttpResponse, dev::RequestHead};
+use anello_protocol::{
+    cluster::ClusterState,
+    id::{Epoch, KeyspaceName},
+    message::{
+        Message,
+        admin::{AlterKeyspace, DescribeCluster, DescribeNode, FetchCluster, KeyspaceChange},
+    },
+};
+use anello_transport::{ActorRef, CallContext};
+
+use crate::{
+    admin::{self, ClusterBody, OkBody, RingBody, StatusBody},
+    backend::Backend,
+    body::{Body, Expected},
+    error::{Effect, ErrorBody, ErrorCode, Failure},
+    keyspaces::{KeyspaceBody, KeyspaceChangeBody},
+    options,
+};
+
+/// How long what the node knows itself may take.
+const LOOK_MAX: Duration = Duration::from_secs(2);
+/// How long the members may take to agree.
+const AGREE_MAX: Duration = Duration::from_secs(10);
+
+async fn ask<M: Message>(
+    actor: &ActorRef<M>,
+    message: M,
+    head: &RequestHead,
+    (time, effect): (Duration, Effect),
+) -> Result<M::Reply, Failure> {
+    let context = CallContext::within(time).traced(options::trace(head.headers()));
+    actor.call(message, context).await.map_err(|error| Failure::from_call(error, effect))
+}
+
+const LOOK: (Duration, Effect) = (LOOK_MAX, Effect::Reads);
+const AGREE: (Duration, Effect) = (AGREE_MAX, Effect::Writes);
+
+/// Whether the process works.
+#[utoipa::path(
+    method(get, head), path = "/healthz", tag = "operators",
+    responses((status = 200, description = "It does", body = OkBody)),
+)]
+pub(crate) fn health() -> HttpResponse {
+    HttpResponse::Ok().json(OkBody::OK)
+}
+
+/// Whether the node serves requests.
+#[utoipa::path(
+    method(get, head), path = "/readyz", tag = "operators",
+    responses(
+        (status = 200, description = "It does", body = OkBody),
+        (status = 503, description = "`not_ready`, with the reason", body = ErrorBody),
+    ),
+)]
+pub(crate) async fn readiness(
+    backend: &Backend,
+    head: &RequestHead,
+) -> Result<HttpResponse, Failure> {
+    let context = CallContext::within(LOOK_MAX).traced(options::trace(head.headers()));
+    let reason = match backend.cluster.call(DescribeCluster {}, context).await {
+        Ok(view) => view.not_ready,
+        Err(error) => Some(format!("the node's membership does not answer: {error}")),
+    };
+    match reason {
+        None => Ok(HttpResponse::Ok().json(OkBody::OK)),
+        Some(reason) => Err(Failure::new(ErrorCode::NotReady, reason)),
+    }
+}
+
+/// The cluster as this node sees it.
+#[utoipa::path(
+    method(get, head), path = "/admin/cluster", tag = "operators",
+    responses((status = 200, description = "The nodes", body = ClusterBody)),
+)]
+pub(crate) async fn cluster(
+    backend: &Backend,
+    head: &RequestHead,
+) -> Result<HttpResponse, Failure> {
+    let view = ask(&backend.cluster, DescribeCluster {}, head, LOOK).await?;
+    Ok(HttpResponse::Ok().json(ClusterBody::from(view)))
+}
+
+/// Where a key lives.
+#[utoipa::path(
+    method(get, head), path = "/admin/ring", tag = "operators",
+    params(
+        ("key" = String, Query, description = "The key, as a form spells it: percent-encoded, `+` for a space"),
+        ("keyspace" = Option<String>, Query, description = "Its keyspace; `default` if left out"),
+    ),
+    responses(
+        (status = 200, description = "Its replicas, and who stands in for them", body = RingBody),
+        (status = 404, description = "`no_such_keyspace`", body = ErrorBody),
+    ),
+)]
+pub(crate) async fn ring(backend: &Backend, head: &RequestHead) -> Result<HttpResponse, Failure> {
+    let message = admin::ring_query(head.uri.query().unwrap_or_default())?;
+    let location = ask(&backend.locate, message, head, LOOK).await??;
+    Ok(HttpResponse::Ok().json(RingBody::from(location)))
+}
+
+/// This node's own figures.
+#[utoipa::path(
+    method(get, head), path = "/admin/status", tag = "operators",
+    responses((status = 200, description = "The figures", body = StatusBody)),
+)]
+pub(crate) async fn status(backend: &Backend, head: &RequestHead) -> Result<HttpResponse, Failure> {
+    let status = ask(&backend.status, DescribeNode {}, head, LOOK).await?;
+    Ok(HttpResponse::Ok().json(StatusBody::from(status)))
+}
+
+/// All keyspaces, by their names.
+#[utoipa::path(
+    method(get, head), path = "/admin/keyspaces", tag = "keyspaces",
+    responses((status = 200, description = "The keyspaces, by name", body = BTreeMap<String, KeyspaceBody>)),
+)]
+pub(crate) async fn keyspaces(
+    backend: &Backend,
+    head: &RequestHead,
+) -> Result<HttpResponse, Failure> {
+    let state = agreed(backend, head).await?;
+    let keyspaces = state.keyspaces.iter();
+    let bodies: BTreeMap<_, _> = keyspaces
+        .map(|(name, keyspace)| (name.as_str(), KeyspaceBody::from(&keyspace.config)))
+        .collect();
+    Ok(HttpResponse::Ok().json(bodies))
+}
+
+/// One keyspace.
+#[utoipa::path(
+    method(get, head), path = "/admin/keyspaces/{name}", tag = "keyspaces",
+    params(("name" = String, Path, description = "`[a-z][a-z0-9_-]{0,62}`")),
+    responses(
+        (status = 200, description = "The keyspace", body = KeyspaceBody),
+        (status = 404, description = "`no_such_keyspace`", body = ErrorBody),
+    ),
+)]
+pub(crate) async fn keyspace(
+    backend: &Backend,
+    head: &RequestHead,
+    name: KeyspaceName,
+) -> Result<HttpResponse, Failure> {
+    let state = agreed(backend, head).await?;
+    let keyspace = state.keyspaces.get(&name).ok_or_else(|| Failure::no_such_keyspace(name))?;
+    Ok(HttpResponse::Ok().json(KeyspaceBody::from(&keyspace.config)))
+}
+
+/// Creates or alters a keyspace. What is left out stays as it is, or gets its default.
+#[utoipa::path(
+    put, path = "/admin/keyspaces/{name}", tag = "keyspaces",
+    params(("name" = String, Path, description = "`[a-z][a-z0-9_-]{0,62}`")),
+    request_body = KeyspaceChangeBody,
+    responses(
+        (status = 200, description = "Agreed: the keyspace as it is after that", body = KeyspaceBody),
+        (status = 404, description = "`no_such_keyspace`: the name is none", body = ErrorBody),
+    ),
+)]
+pub(crate) async fn set_keyspace(
+    backend: &Backend,
+    head: &RequestHead,
+    body: &mut Body,
+    name: KeyspaceName,
+) -> Result<HttpResponse, Failure> {
+    let change = KeyspaceChangeBody::parse(&body.read(Expected::AdminJson, head).await?)?;
+    let state = agreed(backend, head).await?;
+    let present = state.keyspaces.get(&name).map(|keyspace| keyspace.config.clone());
+    let config = change.applied_to(present.unwrap_or_default())?;
+    let body = KeyspaceBody::from(&config);
+    alter(backend, head, &state, name, KeyspaceChange::Set(config)).await?;
+    Ok(HttpResponse::Ok().json(body))
+}
+
+/// Drops a keyspace, with all its data.
+#[utoipa::path(
+    delete, path = "/admin/keyspaces/{name}", tag = "keyspaces",
+    params(("name" = String, Path, description = "`[a-z][a-z0-9_-]{0,62}`")),
+    responses(
+        (status = 204, description = "Gone"),
+        (status = 404, description = "`no_such_keyspace`", body = ErrorBody),
+    ),
+)]
+pub(crate) async fn drop_keyspace(
+    backend: &Backend,
+    head: &RequestHead,
+    body: &mut Body,
+    name: KeyspaceName,
+) -> Result<HttpResponse, Failure> {
+    body.read(Expected::Nothing, head).await?;
+    let state = agreed(backend, head).await?;
+    alter(backend, head, &state, name, KeyspaceChange::Drop).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+async fn agreed(backend: &Backend, head: &RequestHead) -> Result<ClusterState, Failure> {
+    let state = ask(&backend.fetch, FetchCluster { have: Epoch(0) }, head, LOOK).await?;
+    state.ok_or_else(|| Failure::not_serving("the node belongs to no cluster yet"))
+}
+
+async fn alter(
+    backend: &Backend,
+    head: &RequestHead,
+    state: &ClusterState,
+    name: KeyspaceName,
+    change: KeyspaceChange,
+) -> Result<(), Failure> {
+    let majority = u16::try_from(state.members.len() / 2 + 1).unwrap_or(u16::MAX);
+    let agreed = ask(&backend.alter, AlterKeyspace { name, change }, head, AGREE).await?;
+    agreed.map(drop).map_err(|error| Failure::from_alter(error, majority))
+}

@@ -1,0 +1,82 @@
+//! From a request to its answer: the one place through which every request goes.
+
+use std::sync::Arc;
+
+use actix_web::{
+    HttpResponse,
+    dev::{Payload, RequestHead},
+};
+
+use crate::{
+    acceptor::Shared,
+    backend::Backend,
+    body::{Body, Expected},
+    error::Failure,
+    kv,
+    metrics::{self, Operation},
+    openapi, operators,
+    route::{Route, route},
+};
+
+/// What a worker answers requests with.
+pub(crate) struct Service {
+    /// Whom it asks.
+    pub(crate) backend: Backend,
+    /// What it shares with the node's other workers.
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Service {
+    /// Answers a request.
+    pub(crate) async fn answer(&self, head: &RequestHead, payload: Payload) -> HttpResponse {
+        let mut body = Body::new(head, payload, &self.shared.bodies);
+        let route = route(&head.method, head.uri.path());
+        let operation = Operation::of(&route);
+        let answer = match route {
+            Ok(route) => self.perform(route, head, &mut body).await,
+            Err(failure) => Err(failure),
+        };
+        let response = answer.unwrap_or_else(Failure::response);
+        self.shared.counters.count(operation, response.status());
+        body.leave_to(response)
+    }
+
+    async fn perform(
+        &self,
+        route: Route,
+        head: &RequestHead,
+        body: &mut Body,
+    ) -> Result<HttpResponse, Failure> {
+        let backend = &self.backend;
+        match route {
+            Route::Read(place) => kv::read(backend, head, place).await,
+            Route::Store(place) => kv::store(backend, head, body, place).await,
+            Route::Delete(place) => kv::delete(backend, head, body, place).await,
+            Route::Health => Ok(operators::health()),
+            Route::Readiness => operators::readiness(backend, head).await,
+            Route::Metrics => {
+                Ok(metrics::metrics(&self.shared.counters, self.shared.connections()))
+            }
+            Route::OpenApi => Ok(openapi::document()),
+            Route::Cluster => operators::cluster(backend, head).await,
+            Route::Ring => operators::ring(backend, head).await,
+            Route::Status => operators::status(backend, head).await,
+            Route::Keyspaces => operators::keyspaces(backend, head).await,
+            Route::Keyspace(name) => operators::keyspace(backend, head, name).await,
+            Route::SetKeyspace(name) => operators::set_keyspace(backend, head, body, name).await,
+            Route::DropKeyspace(name) => operators::drop_keyspace(backend, head, body, name).await,
+        }
+    }
+}
+
+/// Judges a request by its head alone, before a client that asks first (`Expect: 100-continue`) is
+/// told to send its body.
+pub(crate) fn admit(head: &RequestHead) -> Result<(), Failure> {
+    let expected = match route(&head.method, head.uri.path())? {
+        Route::Store(_) => Expected::of_value(head),
+        Route::SetKeyspace(_) => Expected::AdminJson,
+        Route::Delete(_) | Route::DropKeyspace(_) => Expected::Nothing,
+        _ => return Ok(()),
+    };
+    expected.check_announced(head)
+}

@@ -1,0 +1,122 @@
+//! Bounds: what is too large is refused before it is read to its end.
+
+use std::io::Write;
+
+use crate::support::{Client, Gateway, value};
+
+const MAX_VALUE: usize = 1_048_576;
+
+fn assert_too_large(client: &mut Client) {
+    let answer = client.receive(false);
+    assert_eq!(answer.error(), (413, "value_too_large".into()));
+    assert_eq!(answer.json()["limit"], 1_048_576);
+    assert_eq!(answer.header("Connection"), Some("close"));
+}
+
+#[test]
+fn the_largest_value_is_taken() {
+    let gateway = Gateway::start();
+    let body = vec![0xff; MAX_VALUE];
+    assert_eq!(gateway.ask("PUT /kv/k", &[], &body).status, 200);
+    assert_eq!(gateway.state().writes.pop().unwrap().0.content, value(&body));
+    // As JSON in its longest spelling.
+    let text = format!(r#"{{"value": "{}"}}"#, "\\u0007".repeat(MAX_VALUE));
+    assert_eq!(gateway.put_json("/kv/k", &text).status, 200);
+    assert_eq!(gateway.state().writes.pop().unwrap().0.content, value(&vec![7; MAX_VALUE]));
+}
+
+#[test]
+fn an_announced_length_is_refused_before_the_first_byte() {
+    let gateway = Gateway::start();
+    for (headers, length) in [
+        ("", MAX_VALUE + 1),
+        ("", usize::MAX >> 1),
+        ("Content-Type: application/json\r\n", 6 * MAX_VALUE + 10_000),
+        ("Expect: 100-continue\r\n", MAX_VALUE + 1),
+    ] {
+        let mut client = gateway.connect();
+        let head =
+            format!("PUT /kv/k HTTP/1.1\r\nHost: a\r\n{headers}Content-Length: {length}\r\n\r\n");
+        client.send(head.as_bytes()).unwrap();
+        assert_too_large(&mut client);
+        assert!(client.is_closed());
+    }
+    assert!(gateway.state().writes.is_empty());
+}
+
+#[test]
+fn a_chunked_body_is_refused_at_the_bound() {
+    let gateway = Gateway::start();
+    let mut client = gateway.connect();
+    client.send(b"PUT /kv/k HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+    let chunk = [b"10000\r\n".as_slice(), &[b'x'; 0x10000], b"\r\n"].concat();
+    for _ in 0..MAX_VALUE / 0x10000 {
+        client.send(&chunk).unwrap();
+    }
+    // To the bound it may go on; one byte more, and the end is not waited for.
+    client.send(b"1\r\nx\r\n").unwrap();
+    assert_too_large(&mut client);
+    assert!(client.is_closed());
+}
+
+#[test]
+fn a_string_in_json_is_refused_at_the_bound() {
+    let gateway = Gateway::start();
+    let mut client = gateway.connect();
+    let head = "PUT /kv/k HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 6000000\r\n\r\n";
+    client.send(head.as_bytes()).unwrap();
+    client.send(b"{\"value\": \"").unwrap();
+    client.send(&vec![b'x'; 1_398_105]).unwrap();
+    assert_too_large(&mut client);
+}
+
+#[test]
+fn a_client_that_sends_on_still_reads_its_answer() {
+    let gateway = Gateway::start();
+    let body = vec![b'x'; 3 << 20];
+    for headers in [&[][..], &[("Content-Type", "text/plain")]] {
+        let answer = gateway.ask("PUT /kv/k", headers, &body);
+        assert_eq!(answer.error(), (413, "value_too_large".into()));
+    }
+    // A value past its bound within a text that is not.
+    let text = format!(r#"{{"value": "{}"}}"#, "x".repeat(MAX_VALUE + 1));
+    assert_eq!(gateway.put_json("/kv/k", &text).error(), (413, "value_too_large".into()));
+}
+
+#[test]
+fn a_stream_without_end_is_cut_off() {
+    let gateway = Gateway::start();
+    for line in ["PUT /kv/k", "PUT /kv/", "GET /kv/k", "DELETE /kv/k"] {
+        let stream = std::net::TcpStream::connect(gateway.address).unwrap();
+        let mut stream = std::io::BufWriter::new(stream);
+        write!(stream, "{line} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+        let chunk = [b"10000\r\n".as_slice(), &[b'x'; 0x10000], b"\r\n"].concat();
+        let cut_off = std::iter::repeat_n((), 1 << 20).any(|()| stream.write_all(&chunk).is_err());
+        assert!(cut_off, "{line}");
+    }
+}
+
+#[test]
+fn a_client_that_asks_first_is_told_to_go_on() {
+    let gateway = Gateway::start();
+    let mut client = gateway.connect();
+    client
+        .send(b"PUT /kv/k HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n")
+        .unwrap();
+    assert_eq!(client.receive(false).status, 100);
+    client.send(b"v").unwrap();
+    assert_eq!(client.receive(false).status, 200);
+    client
+        .send(
+            b"PUT /kv/%zz HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n",
+        )
+        .unwrap();
+    assert_eq!(client.receive(false).error(), (400, "bad_key".into()));
+}
+
+#[test]
+fn bodies_for_operators_are_small() {
+    let gateway = Gateway::start();
+    let answer = gateway.put_json("/admin/keyspaces/carts", &" ".repeat(70_000));
+    assert_eq!(answer.error(), (413, "bad_request".into()));
+}

@@ -1,0 +1,162 @@
+//! How suspicious a node's silence is: the phi-accrual failure detector (Hayashibara, Défago, Yared,
+//! Katayama, 2004).
+//!
+//! Phi is -log10 of the probability that a heartbeat comes later than this, given the intervals seen so
+//! far: 8 means one false alarm in 10^8. The deviation has a floor, so that a regular link is no reason
+//! for nerves, and mean and deviation a ceiling, so that an irregular one can't put detection off for
+//! ever. What is done about a phi is the caller's business.
+
+use std::{collections::VecDeque, time::Duration};
+
+use anello_protocol::time::Moment;
+
+/// How many intervals are remembered.
+const WINDOW: usize = 100;
+/// Past this a phi says nothing more, and stays a number that people can read.
+const PHI_MAX: f64 = 999.0;
+
+/// What the detector takes for granted before and beside what it sees.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DetectorConfig {
+    /// The interval expected before any is seen.
+    pub interval: Duration,
+    /// The mean is never taken for more than this.
+    pub mean_max: Duration,
+    /// The deviation is never taken for less than this: the pause that is forgiven, about fivefold.
+    pub deviation_min: Duration,
+    /// The deviation is never taken for more than this.
+    pub deviation_max: Duration,
+    /// The phi at which a node counts as unreachable.
+    pub threshold: f64,
+}
+
+/// The heartbeats of one node.
+#[derive(Clone, Debug)]
+pub(crate) struct Detector {
+    last: Moment,
+    intervals_ms: VecDeque<f64>,
+}
+
+impl Detector {
+    /// Begins with a heartbeat.
+    pub(crate) fn new(now: Moment) -> Self {
+        Self { last: now, intervals_ms: VecDeque::new() }
+    }
+
+    /// A heartbeat came.
+    pub(crate) fn beat(&mut self, now: Moment) {
+        if self.intervals_ms.len() == WINDOW {
+            self.intervals_ms.pop_front();
+        }
+        self.intervals_ms.push_back(now.since(self.last).as_secs_f64() * 1e3);
+        self.last = now;
+    }
+
+    /// A heartbeat came after the node had been given up: the silence says nothing about its intervals.
+    pub(crate) fn resume(&mut self, now: Moment) {
+        self.last = now;
+    }
+
+    /// The observer itself stood still for that long: nobody could have been heard.
+    pub(crate) fn forgive(&mut self, pause: Duration, now: Moment) {
+        self.last = (self.last + pause).min(now);
+    }
+
+    /// For how long the node has been silent.
+    pub(crate) fn silence(&self, now: Moment) -> Duration {
+        now.since(self.last)
+    }
+
+    /// How suspicious that is.
+    pub(crate) fn phi(&self, now: Moment, config: &DetectorConfig) -> f64 {
+        let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+        let (mean, deviation) = self.mean_and_deviation(ms(config.interval));
+        let mean = mean.min(ms(config.mean_max));
+        let deviation = deviation.min(ms(config.deviation_max)).max(ms(config.deviation_min));
+        // The logistic approximation of the normal distribution's tail, in logarithms, so that a long
+        // silence does not underflow to an infinite phi.
+        let y = (ms(self.silence(now)) - mean) / deviation;
+        let exponent = y * (1.5976 + 0.070566 * y * y);
+        let phi = (exponent + (-exponent).exp().ln_1p()) / std::f64::consts::LN_10;
+        if phi.is_finite() { phi.clamp(0.0, PHI_MAX) } else { 0.0 }
+    }
+
+    fn mean_and_deviation(&self, expected: f64) -> (f64, f64) {
+        if self.intervals_ms.is_empty() {
+            return (expected, 0.0);
+        }
+        let count = self.intervals_ms.len() as f64;
+        let mean = self.intervals_ms.iter().sum::<f64>() / count;
+        let variance =
+            self.intervals_ms.iter().map(|interval| (interval - mean).powi(2)).sum::<f64>() / count;
+        (mean, variance.sqrt())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Timing;
+
+    fn at(ms: u64) -> Moment {
+        Moment(ms * 1_000)
+    }
+
+    /// A detector that heard a heartbeat at each of these, in milliseconds.
+    fn heard(beats: impl IntoIterator<Item = u64>) -> (Detector, u64) {
+        let mut last = 0;
+        let mut detector = Detector::new(at(0));
+        for beat in beats {
+            detector.beat(at(beat));
+            last = beat;
+        }
+        (detector, last)
+    }
+
+    fn detected_after_ms(detector: &Detector, last: u64, config: &DetectorConfig) -> u64 {
+        (0..60_000)
+            .step_by(10)
+            .find(|ms| detector.phi(at(last + ms), config) >= config.threshold)
+            .expect("silence is detected some day")
+    }
+
+    #[test]
+    fn silence_is_detected_within_four_seconds_however_irregular_the_past() {
+        let config = Timing::lan().detector;
+        let (regular, last) = heard((1..200).map(|n| n * 250));
+        let after = detected_after_ms(&regular, last, &config);
+        assert!((2_000..3_500).contains(&after), "{after} ms");
+        let (irregular, last) =
+            heard((1..200).map(|n| n * 250 + if n % 3 == 0 { 2_000 } else { 0 }));
+        let after = detected_after_ms(&irregular, last, &config);
+        assert!((2_000..4_000).contains(&after), "{after} ms");
+        let (fresh, last) = heard([]);
+        assert!(detected_after_ms(&fresh, last, &config) < 3_500);
+    }
+
+    #[test]
+    fn a_pause_of_a_second_is_forgiven() {
+        let config = Timing::lan().detector;
+        let (detector, last) = heard((1..200).map(|n| n * 100));
+        assert!(detector.phi(at(last + 1_300), &config) < 4.0);
+    }
+
+    #[test]
+    fn phi_grows_with_silence_and_stays_a_number() {
+        let config = Timing::lan().detector;
+        let (detector, last) = heard((1..50).map(|n| n * 250));
+        let phis: Vec<f64> = (0..100).map(|n| detector.phi(at(last + n * 100), &config)).collect();
+        assert!(phis.windows(2).all(|pair| pair[0] <= pair[1]));
+        assert!(phis[0] < 0.5);
+        assert_eq!(detector.phi(at(last + 1_000_000_000), &config), PHI_MAX);
+    }
+
+    #[test]
+    fn the_observers_own_pause_is_not_held_against_others() {
+        let config = Timing::lan().detector;
+        let (mut detector, last) = heard((1..50).map(|n| n * 250));
+        let now = at(last + 30_100);
+        detector.forgive(Duration::from_secs(30), now);
+        assert!(detector.phi(now, &config) < 1.0);
+    }
+}

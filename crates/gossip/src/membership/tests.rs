@@ -1,0 +1,6 @@
+//! Membership machines in fleets: what must come about, how soon, and what must never.
+
+mod agreeing;
+mod fleet;
+mod forming;
+mod noticing;

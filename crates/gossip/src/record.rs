@@ -1,0 +1,71 @@
+//! What a node remembers of its membership, and the port to where it keeps that.
+//!
+//! One small record, replaced as a whole: a vote, the state it was cast under and the count of starts can't
+//! come apart.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anello_protocol::{
+    codec::{self, DecodeError},
+    id::Epoch,
+    message::gossip::Decree,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::agreement::acceptor::{Acceptor, Memory};
+
+/// What must survive a crash.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// Drawn when the data directory was empty.
+    pub(crate) birth: u64,
+    /// The node's starts, counted.
+    pub(crate) generation: u64,
+    /// The newest cluster state known; none before the node is in a cluster.
+    pub(crate) decree: Option<Decree>,
+    /// The node's vote on the next one.
+    pub(crate) acceptor: Acceptor,
+}
+
+impl Record {
+    /// The record of a node that has never been in a cluster.
+    pub(crate) fn new(birth: u64) -> Self {
+        let acceptor = Acceptor::new(Epoch(0), Memory::Whole);
+        Self { birth, generation: 0, decree: None, acceptor }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        codec::encode_stored(self)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode_stored(bytes)
+    }
+}
+
+/// Where a node keeps its membership record.
+pub trait MembershipStore: Send + Sync {
+    /// The record's bytes; none if none was ever saved.
+    ///
+    /// An error means that the record may be there and can't be read: the node must not serve.
+    fn load(&self) -> Result<Option<Vec<u8>>, String>;
+
+    /// Replaces the record, and calls back once it is durable, or failed to be. May call back before it
+    /// returns, from any thread. Of two saves the later one stays.
+    fn save(&self, record: Vec<u8>, done: Box<dyn FnOnce(Result<(), String>) + Send>);
+}
+
+/// Keeps the record in memory: for tests and simulations. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryMembershipStore(Arc<Mutex<Option<Vec<u8>>>>);
+
+impl MembershipStore for MemoryMembershipStore {
+    fn load(&self) -> Result<Option<Vec<u8>>, String> {
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    fn save(&self, record: Vec<u8>, done: Box<dyn FnOnce(Result<(), String>) + Send>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(record);
+        done(Ok(()));
+    }
+}

@@ -1,0 +1,329 @@
+//! The control thread: starts everything in order, runs the node's membership, passes on what it says,
+//! and ends everything in order.
+//!
+//! ```text
+//! start   certificates, data directory, store -> arbiters (coordinators, peers) -> QUIC port
+//!         -> membership -> HTTP
+//! end     membership says goodbye and HTTP takes nothing more -> requests under way end
+//!         -> QUIC port -> arbiters -> store
+//! ```
+
+use std::{
+    collections::BTreeSet,
+    net::{SocketAddr, TcpListener},
+    num::NonZero,
+    sync::{Arc, mpsc::SyncSender},
+    time::Duration,
+};
+
+use actix::{Actor, Addr};
+use anello_gateway::Acceptor;
+use anello_gossip::{Depart, GossipActor, MembershipConfig, MembershipStore, Timing};
+use anello_protocol::cluster::{Member, MemberState};
+use anello_replica::store::Store;
+use anello_transport::{ActorRef, Listener, ListenerConfig, Peers, PeersConfig, Worker};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
+
+use crate::{
+    arbiter::{Arbiter, ArbiterParts, Order, Serving},
+    conductor::Conductor,
+    config::Config,
+    credentials::Credentials,
+    data_dir::{DataDir, Identity as Owner},
+    holdings::NodeHoldings,
+    node::{StartError, Started},
+    readiness::Readiness,
+    rocks::RocksStore,
+    routes::{MembershipRefs, Routes},
+    status::{self, Status},
+};
+
+/// How long requests under way may take to end.
+const GRACE: Duration = Duration::from_secs(10);
+/// The most HTTP connections at a time.
+const HTTP_CONNECTIONS_MAX: usize = 16 * 1024;
+
+/// Runs a node until it is asked to stop; says over `started` whether it runs.
+pub(crate) fn run(
+    config: Config,
+    credentials: Credentials,
+    readiness: Readiness,
+    asked_to_stop: oneshot::Receiver<()>,
+    started: &SyncSender<Result<Started, StartError>>,
+) {
+    actix::System::new().block_on(async {
+        match Daemon::start(config, credentials, readiness).await {
+            Ok(daemon) => {
+                let addresses = Started {
+                    quic: daemon.listener.local_address(),
+                    http: daemon.http,
+                    failure: daemon.failure.clone(),
+                };
+                // Whoever started the node has its handle, or has gone and stops it by that.
+                let _ = started.send(Ok(addresses));
+                // Dropping the sender asks as well.
+                let _ = asked_to_stop.await;
+                daemon.stop().await;
+            }
+            Err(error) => {
+                let _ = started.send(Err(error));
+            }
+        }
+    });
+}
+
+/// A node that runs.
+struct Daemon {
+    listener: Listener,
+    http: SocketAddr,
+    failure: watch::Receiver<Option<String>>,
+    arbiters: Vec<Arbiter>,
+    gossip: Addr<GossipActor>,
+    gossip_peers: Peers,
+    store: Arc<RocksStore>,
+    /// Held until all is over.
+    _data_dir: DataDir,
+}
+
+impl Daemon {
+    async fn start(
+        config: Config,
+        credentials: Credentials,
+        readiness: Readiness,
+    ) -> Result<Self, StartError> {
+        let mut data_dir = DataDir::open(&config.node.data_dir, Owner::of(&config))?;
+        let store = Arc::new(RocksStore::open(&data_dir.store(), config.durability)?);
+        data_dir.adopt(store.is_empty().map_err(StartError::Broken)?)?;
+        let http = listen_http(&config)?;
+
+        let status = Arc::new(Status::new());
+        let (ask, questions) = status::questions();
+        let routes = Routes::new(config.cluster.partitions, ask);
+        let arbiters = start_arbiters(&config, &credentials, &store, &routes, &status).await?;
+        let coordinators = arbiters.iter().map(|arbiter| arbiter.coordinator.clone()).collect();
+        routes.set_coordinators(coordinators);
+        let in_flight = arbiters.iter().map(|arbiter| arbiter.in_flight.clone()).collect();
+        let figures: Arc<dyn Store> = Arc::clone(&store) as _;
+        let node = config.node.id.clone();
+        actix::spawn(status::answer(questions, node, Arc::clone(&status), figures, in_flight));
+
+        let listener = listen_quic(&config, &credentials, &routes, &arbiters).await?;
+        let quic = listener.local_address();
+        let http_address = http.local_addr().map_err(StartError::Runtime)?;
+        log_start(&config, quic, http_address);
+
+        let gossip_peers = Peers::new(credentials.identity.clone(), PeersConfig::default());
+        let gossip_peers = gossip_peers.map_err(StartError::Runtime)?;
+        let (events_in, events) = mpsc::unbounded_channel();
+        let holdings = NodeHoldings { store: Arc::clone(&store), arbiters: orders(&arbiters) };
+        let gossip = GossipActor::new(
+            membership(&config, quic, http_address),
+            Arc::clone(&store) as Arc<dyn MembershipStore>,
+            Box::new(holdings),
+            gossip_peers.clone(),
+            rand::random(),
+            // Without its receiver the node ends.
+            Box::new(move |event| drop(events_in.send(event))),
+        );
+        let gossip = gossip.map_err(|error| StartError::Broken(error.to_string()))?.start();
+        routes.set_membership(MembershipRefs {
+            packet: ActorRef::mailbox(gossip.clone().recipient()),
+            fetch: ActorRef::mailbox(gossip.clone().recipient()),
+            describe: ActorRef::mailbox(gossip.clone().recipient()),
+            alter: ActorRef::mailbox(gossip.clone().recipient()),
+        });
+        let (failure_in, failure) = watch::channel(None);
+        let conductor = Conductor {
+            node: config.node.id.clone(),
+            arbiters: orders(&arbiters),
+            peers: arbiters.iter().map(|arbiter| arbiter.peers.clone()).collect(),
+            store: Arc::clone(&store),
+            readiness,
+            status,
+            failure: failure_in,
+            known: BTreeSet::new(),
+        };
+        actix::spawn(conductor.run(events));
+        serve_http(http, &credentials, &arbiters).await?;
+        Ok(Self {
+            listener,
+            http: http_address,
+            failure,
+            arbiters,
+            gossip,
+            gossip_peers,
+            store,
+            _data_dir: data_dir,
+        })
+    }
+
+    /// Ends it. What takes longer than its time is cut off.
+    async fn stop(self) {
+        tracing::info!("stopping: no more requests are taken");
+        let Self { listener, arbiters, gossip, gossip_peers, store, _data_dir, .. } = self;
+        let draining: Vec<_> = arbiters
+            .iter()
+            .map(|arbiter| {
+                let (done, drained) = oneshot::channel();
+                arbiter.tell(Order::Drain(done));
+                drained
+            })
+            .collect();
+        // First of all, so that the others ask elsewhere while requests here end.
+        if gossip.send(Depart).await.is_err() {
+            tracing::warn!("membership ended before it could say goodbye");
+        }
+        let drained = async {
+            for drained in draining {
+                // An arbiter that has ended has no requests.
+                let _ = drained.await;
+            }
+        };
+        let ((), drained) = tokio::join!(listener.close(GRACE), timeout(GRACE, drained));
+        if drained.is_err() {
+            tracing::warn!("requests were cut off that took longer than {} s", GRACE.as_secs());
+        }
+        gossip_peers.close().await;
+        arbiters.iter().for_each(|arbiter| arbiter.tell(Order::Stop));
+        arbiters.into_iter().for_each(Arbiter::join);
+        if let Err(reason) = store.end() {
+            tracing::error!("the store did not end cleanly: {reason}");
+        }
+        let figures = store.figures();
+        tracing::info!(
+            writes = figures.writes,
+            groups = figures.groups,
+            largest_group = figures.largest_group,
+            "stopped"
+        );
+    }
+}
+
+fn listen_http(config: &Config) -> Result<TcpListener, StartError> {
+    let address = config.listen.http;
+    TcpListener::bind(address).map_err(|source| StartError::Listen {
+        place: config.source.place("listen.http"),
+        address,
+        source,
+    })
+}
+
+async fn start_arbiters(
+    config: &Config,
+    credentials: &Credentials,
+    store: &Arc<RocksStore>,
+    routes: &Routes,
+    status: &Status,
+) -> Result<Vec<Arbiter>, StartError> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let count = config.node.threads.unwrap_or(cores);
+    let parts = ArbiterParts {
+        arbiters: count,
+        node: config.node.id.clone(),
+        datacenter: config.node.datacenter.clone(),
+        identity: credentials.identity.clone(),
+        store: Arc::clone(store) as _,
+        routes: routes.clone(),
+        requests: Arc::clone(&status.requests),
+    };
+    let mut arbiters = Vec::new();
+    for number in 0..count {
+        arbiters.push(Arbiter::start(number, parts.clone()).await?);
+    }
+    Ok(arbiters)
+}
+
+/// Listens for nodes and clients; each arbiter answers what comes over its share of the connections.
+async fn listen_quic(
+    config: &Config,
+    credentials: &Credentials,
+    routes: &Routes,
+    arbiters: &[Arbiter],
+) -> Result<Listener, StartError> {
+    let workers = arbiters.iter().enumerate().map(|(number, arbiter)| Worker {
+        runtime: arbiter.runtime.clone(),
+        router: routes.router(number),
+    });
+    let workers: Vec<_> = workers.collect();
+    let (address, identity) = (config.listen.quic, credentials.identity.clone());
+    // On an arbiter, not on this thread: every packet would be handed over from here, and to wake a
+    // thread costs more than to carry out a read.
+    let runtime = arbiters.first().map(|arbiter| arbiter.runtime.clone());
+    let runtime = runtime.ok_or_else(|| StartError::Broken("there is no arbiter".into()))?;
+    let bind = async move { Listener::bind(address, identity, workers, ListenerConfig::default()) };
+    let bound = runtime.spawn(bind).await;
+    let bound = bound.map_err(|error| StartError::Broken(error.to_string()))?;
+    bound.map_err(|source| StartError::Listen {
+        place: config.source.place("listen.quic"),
+        address,
+        source,
+    })
+}
+
+async fn serve_http(
+    listener: TcpListener,
+    credentials: &Credentials,
+    arbiters: &[Arbiter],
+) -> Result<(), StartError> {
+    let acceptors = Acceptor::split(listener, arbiters.len(), HTTP_CONNECTIONS_MAX);
+    for (acceptor, arbiter) in acceptors.map_err(StartError::Runtime)?.into_iter().zip(arbiters) {
+        let (done, started) = oneshot::channel();
+        let serving = Serving { acceptor, tls: credentials.https.clone() };
+        arbiter.tell(Order::Serve(Box::new(serving), done));
+        let ended = |_| StartError::Broken("an arbiter ended".into());
+        started.await.map_err(ended)?.map_err(StartError::Runtime)?;
+    }
+    Ok(())
+}
+
+fn orders(arbiters: &[Arbiter]) -> Vec<mpsc::UnboundedSender<Order>> {
+    arbiters.iter().map(|arbiter| arbiter.orders.clone()).collect()
+}
+
+/// Who the node is to its cluster. What is advertised is what was bound, unless the settings say
+/// otherwise.
+fn membership(config: &Config, quic: SocketAddr, http: SocketAddr) -> MembershipConfig {
+    let own = config.advertise.quic.clone().unwrap_or_else(|| quic.to_string());
+    let seeds = &config.cluster.seeds;
+    MembershipConfig {
+        member: Member {
+            id: config.node.id.clone(),
+            datacenter: config.node.datacenter.clone(),
+            rack: config.node.rack.clone(),
+            weight: config.node.weight,
+            quic: own.clone(),
+            http: config.advertise.http.clone().unwrap_or_else(|| http.to_string()),
+            state: MemberState::Up,
+        },
+        cluster: config.cluster.name.clone(),
+        partitions: config.cluster.partitions,
+        other_seeds: seeds.iter().filter(|seed| **seed != own).cloned().collect(),
+        // A node without seeds is the only one.
+        first_seed: seeds.first().is_none_or(|first| *first == own),
+        program: env!("CARGO_PKG_VERSION").into(),
+        timing: Timing::lan(),
+    }
+}
+
+fn log_start(config: &Config, quic: SocketAddr, http: SocketAddr) {
+    let (node, cluster) = (&config.node, &config.cluster);
+    tracing::info!(
+        id = %node.id,
+        datacenter = %node.datacenter,
+        rack = %node.rack,
+        cluster = %cluster.name,
+        durability = %config.durability,
+        version = env!("CARGO_PKG_VERSION"),
+        "started, with its data in {}",
+        node.data_dir.display()
+    );
+    let scheme = if config.http_tls.is_some() { "https" } else { "http" };
+    tracing::info!("listening: QUIC at {quic}, the HTTP API at {scheme}://{http}");
+    if config.telemetry.otlp_endpoint.is_some() {
+        let place = config.source.place("telemetry.otlp_endpoint");
+        tracing::warn!("{place}: this version sends no traces; trace contexts are passed on");
+    }
+}

@@ -1,0 +1,37 @@
+//! The Anello daemon: a node that stores its share of the keys and answers for all of them.
+//!
+//! [`config`] reads the settings, [`rocks`] keeps the data, `arbiter` runs the actors of one thread,
+//! `daemon` starts and ends everything, and [`Node`] is the handle to all of it. The behaviour is in the
+//! crates below: replica, gossip, transport, gateway; here they are connected.
+//!
+//! A node for a test, in this process:
+//!
+//! ```no_run
+//! use std::{path::Path, time::Duration};
+//! use anello_node::{Node, config::Config};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let node = Node::start(Config::load(Some(Path::new("node.toml")), [])?)?;
+//! assert!(node.wait_ready(Duration::from_secs(10)));
+//! println!("try http://{}/kv/hello", node.http_address());
+//! node.stop();
+//! # Ok(())
+//! # }
+//! ```
+
+mod arbiter;
+mod conductor;
+pub mod config;
+mod credentials;
+mod daemon;
+mod data_dir;
+mod holdings;
+pub mod log;
+mod node;
+mod readiness;
+pub mod rocks;
+mod routes;
+mod status;
+
+pub use data_dir::DataDirError;
+pub use node::{Node, StartError};

@@ -1,0 +1,94 @@
+//! The program `anello-node`: arguments, settings, signals, exit codes.
+//!
+//! Exit codes: 0 ended as asked, 1 could not start or go on, 2 wrong arguments or settings.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anello_node::{Node, StartError, config::Config, log};
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// A node of an Anello cluster: stores its share of the keys, and answers for all of them.
+///
+/// Every setting of the file can also come from the environment, which wins: ANELLO_NODE__ID is `id` in
+/// the section [node]. Relative paths are relative to the working directory.
+#[derive(Parser)]
+#[command(name = "anello-node", version)]
+struct Arguments {
+    /// The file of settings; without it, all of them come from the environment.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Say what is wrong with the settings, and start nothing.
+    #[arg(long)]
+    check: bool,
+}
+
+/// Requests allocate and free small things all the time, often on different threads, which this does in
+/// less time than the system's allocator: 4 % of a node's CPU per operation, reads and writes alike.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const FAILED: u8 = 1;
+const BAD_SETTINGS: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config = match Config::load(arguments.config.as_deref(), environment()) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(BAD_SETTINGS);
+        }
+    };
+    if arguments.check {
+        return match Node::check(&config) {
+            Ok(()) => {
+                println!("the settings of {} are good", config.node.id);
+                ExitCode::SUCCESS
+            }
+            Err(error) => refused(&error),
+        };
+    }
+    log::start(&config.telemetry);
+    log::abort_on_panic();
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refused(&error),
+    }
+}
+
+/// Starts the node, and stops it when the process is asked to end.
+fn run(config: Config) -> Result<(), StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(StartError::Runtime)?;
+    let mut asked_to_end = runtime
+        .block_on(async {
+            Ok([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?])
+        })
+        .map_err(StartError::Runtime)?;
+    let node = Node::start(config)?;
+    let [terminate, interrupt] = &mut asked_to_end;
+    let asked = runtime.block_on(async {
+        tokio::select! {
+            _ = terminate.recv() => Ok("SIGTERM"),
+            _ = interrupt.recv() => Ok("SIGINT"),
+            reason = node.failed() => Err(StartError::Broken(reason)),
+        }
+    });
+    if let Ok(signal) = asked {
+        tracing::info!(signal, "asked to end");
+    }
+    node.stop();
+    asked.map(|_| ())
+}
+
+fn refused(error: &StartError) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(if error.is_about_settings() { BAD_SETTINGS } else { FAILED })
+}
+
+/// The variables that are text; no other can be a setting.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}

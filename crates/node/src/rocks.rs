@@ -1,0 +1,16 @@
+//! The store of a node: one RocksDB behind the ports of replicas and of membership.
+//!
+//! [`store`] answers the ports, [`commit`] makes writes durable, many at a time, [`keys`] says where
+//! what lies, [`options`] how RocksDB is set up, [`run`] what is known of the process before this one,
+//! [`sweep`] deletes what dropped keyspaces leave behind.
+
+mod commit;
+mod keys;
+mod options;
+mod run;
+mod store;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+pub use self::store::{CommitFigures, OpenError, RocksStore};

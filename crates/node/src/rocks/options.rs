@@ -1,0 +1,126 @@
+//! How RocksDB is set up. Nothing here is a setting of the node: each figure has its reason beside it.
+
+use std::{fs, thread};
+
+use rocksdb::{
+    BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, DataBlockIndexType, LogLevel,
+    Options,
+};
+
+use super::keys::Family;
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+/// What is written lies in memory until it is this much; a restart replays at most about three times
+/// as much, which takes a second or two.
+const MEMTABLE_BYTES: usize = 64 * MIB;
+/// Where the log is cut off at the latest: the small column families hardly ever fill a memtable, and
+/// would hold on to the logs of all.
+const LOGS_BYTES: u64 = 192 * MIB as u64;
+/// Values from this size on go to files of their own, so that compactions don't copy them.
+const BLOB_BYTES: u64 = 32 * KIB as u64;
+const SMALL_MEMTABLE_BYTES: usize = 2 * MIB;
+/// Below what a process may open by default (1,024), with room for connections.
+const OPEN_FILES: i32 = 512;
+const CACHE_MIN_BYTES: usize = 64 * MIB;
+const CACHE_MAX_BYTES: usize = 1024 * MIB;
+
+/// A cache of blocks sized to the machine: an eighth of its memory, because machines run more than one
+/// node, and the page cache below has what doesn't fit.
+pub(super) fn cache() -> Cache {
+    let eighth = memory_bytes().map_or(CACHE_MIN_BYTES, |bytes| bytes / 8);
+    Cache::new_lru_cache(eighth.clamp(CACHE_MIN_BYTES, CACHE_MAX_BYTES))
+}
+
+/// For the database as a whole.
+pub(super) fn database() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_max_background_jobs(cores().clamp(2, 8));
+    options.set_max_open_files(OPEN_FILES);
+    options.set_max_total_wal_size(LOGS_BYTES);
+    // A kill or a loss of power may cut the log's last record short: nothing in it was acknowledged, and
+    // it is left out. Damage anywhere else means that acknowledged writes are gone. The default,
+    // `PointInTime`, would quietly serve what was before the damage; this one refuses to open.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    // The same for a log that is missing altogether.
+    options.set_track_and_verify_wals_in_manifest(true);
+    options.set_paranoid_checks(true);
+    // One thread writes, so the memtable need not be safe for many.
+    options.set_allow_concurrent_memtable_write(false);
+    // Write tables out as they grow instead of all at their end, beside which a commit's sync waits.
+    options.set_bytes_per_sync(MIB as u64);
+    options.set_log_level(LogLevel::Warn);
+    options.set_max_log_file_size(8 * MIB);
+    options.set_keep_log_file_num(4);
+    options.set_stats_dump_period_sec(0);
+    options
+}
+
+/// For one column family.
+pub(super) fn family(family: Family, cache: &Cache) -> Options {
+    let mut tables = BlockBasedOptions::default();
+    tables.set_block_cache(cache);
+    // 10 bits a key: one in a hundred reads of a key that isn't there looks into a file.
+    tables.set_bloom_filter(10.0, false);
+    tables.set_optimize_filters_for_memory(true);
+    tables.set_format_version(6);
+    // Filters and indexes count towards the cache's bound, and are the last to leave it.
+    tables.set_cache_index_and_filter_blocks(true);
+    tables.set_cache_index_and_filter_blocks_with_high_priority(true);
+    tables.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    // Point lookups find their place in a block by a hash instead of a search.
+    tables.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
+
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&tables);
+    options.set_compression_type(DBCompressionType::Lz4);
+    match family {
+        Family::Data => {
+            options.set_write_buffer_size(MEMTABLE_BYTES);
+            options.set_max_write_buffer_number(3);
+            // Every first write of a key looks for it; this answers "not here" without a search.
+            options.set_memtable_whole_key_filtering(true);
+            options.set_memtable_prefix_bloom_ratio(0.02);
+            options.set_enable_blob_files(true);
+            options.set_min_blob_size(BLOB_BYTES);
+            options.set_blob_compression_type(DBCompressionType::Lz4);
+            options.set_enable_blob_gc(true);
+        }
+        Family::Vnodes | Family::Meta => options.set_write_buffer_size(SMALL_MEMTABLE_BYTES),
+    }
+    options
+}
+
+fn cores() -> i32 {
+    thread::available_parallelism().map_or(2, |cores| cores.get().try_into().unwrap_or(i32::MAX))
+}
+
+/// The memory that the process may use: the machine's, or its container's where that is less.
+fn memory_bytes() -> Option<usize> {
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        let kib: usize = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+        Some(kib * KIB)
+    });
+    let container = fs::read_to_string("/sys/fs/cgroup/memory.max");
+    let container = container.ok().and_then(|text| text.trim().parse::<usize>().ok());
+    match (machine, container) {
+        (Some(machine), Some(container)) => Some(container.min(machine)),
+        (machine, container) => machine.or(container),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machines_memory_is_known_on_linux() {
+        if cfg!(target_os = "linux") {
+            assert!(memory_bytes().is_some_and(|bytes| bytes > 16 * MIB));
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! The store itself: opening it, reading from it, handing writes to the commit thread.
+//!
+//! Invariant: a keyspace's flag "holds data here" is set in memory before its first write is queued,
+//! and on disk in the same batch as that write, so that nobody is ever told that there is none.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use anello_gossip::MembershipStore;
+use anello_protocol::{
+    codec::{DecodeError, decode_stored, encode_stored},
+    id::{Epoch, KeyspaceId, PartitionId},
+    key::DataKey,
+    version::Versions,
+};
+use anello_replica::store::{
+    CachedRead, Commit, CommitDone, Store, StoreBusy, StoreError, StoreEstimate, VnodeRecord,
+};
+use rocksdb::{
+    ColumnFamily, ColumnFamilyDescriptor, DB, ErrorKind, IteratorMode, ReadOptions, ReadTier,
+    WriteBatch, WriteOptions,
+};
+use thiserror::Error;
+
+use super::{
+    commit::{Change, Class, CommitThread, Done, Flag, Sink, Submission},
+    keys::{self, Family},
+    options,
+    run::Run,
+    sweep,
+};
+use crate::config::Durability;
+
+/// Why a store can't be opened; nothing in it was changed.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// RocksDB won't open it.
+    #[error("store {path}: {reason}")]
+    Database {
+        /// Where it is.
+        path: PathBuf,
+        /// What RocksDB says.
+        reason: String,
+    },
+    /// Something of it can't be read.
+    #[error(
+        "store {path}: the record {record:?} is damaged: {reason}; restore the data directory from a backup, or give the node an empty one"
+    )]
+    Damaged {
+        /// Where it is.
+        path: PathBuf,
+        /// Which record.
+        record: &'static str,
+        /// What is wrong with it.
+        reason: DecodeError,
+    },
+    /// The commit thread can't be started.
+    #[error("can't start the commit thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// What the commit thread has done since the store was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommitFigures {
+    /// How many groups were committed since the start.
+    pub groups: u64,
+    /// How many writes these were.
+    pub writes: u64,
+    /// The most writes in one group.
+    pub largest_group: u64,
+}
+
+/// A RocksDB that holds what a node stores.
+pub struct RocksStore {
+    // First, so that it ends, and has written what waits, before the database is closed.
+    commits: CommitThread,
+    shared: Arc<Shared>,
+    run: Run,
+    is_sweeping: AtomicBool,
+}
+
+/// What the commit thread and readers share.
+pub(super) struct Shared {
+    pub(super) db: DB,
+    /// Keyspaces that have data here, or may have once what is queued is written.
+    held: RwLock<BTreeSet<KeyspaceId>>,
+    durability: Durability,
+}
+
+impl RocksStore {
+    /// Opens the store below a directory, making it if it isn't there.
+    pub fn open(path: &Path, durability: Durability) -> Result<Self, OpenError> {
+        let cache = options::cache();
+        let families = Family::ALL.map(|family| {
+            ColumnFamilyDescriptor::new(family.name(), options::family(family, &cache))
+        });
+        let failed = |error: rocksdb::Error| OpenError::Database {
+            path: path.into(),
+            reason: error.into_string(),
+        };
+        let db = DB::open_cf_descriptors(&options::database(), path, families).map_err(failed)?;
+        let shared = Arc::new(Shared { db, held: RwLock::default(), durability });
+        shared.load_held().map_err(failed)?;
+
+        let run = Run::beginning(path, durability == Durability::Sync).map_err(|error| {
+            OpenError::Database { path: path.into(), reason: error.to_string() }
+        })?;
+        let before = shared.get(Family::Meta, keys::RUN).map_err(failed)?;
+        let before = before.map(|bytes| decode_stored::<Run>(&bytes)).transpose();
+        let before = before.map_err(|reason| OpenError::Damaged {
+            path: path.into(),
+            record: "run",
+            reason,
+        })?;
+        let is_copy = before.as_ref().is_some_and(|before| run.is_copy(before));
+        let may_have_lost = before.as_ref().is_some_and(|before| run.may_have_lost(before));
+        if is_copy {
+            tracing::warn!(
+                "the store was put back from a copy: writes that it acknowledged since may be missing here \
+                 until other replicas are asked"
+            );
+        }
+        if may_have_lost {
+            tracing::warn!(
+                "the machine restarted while writes were in its page cache (durability \"os\"): some that \
+                 were acknowledged may be missing here until other replicas are asked"
+            );
+        }
+        shared.begin(&run, is_copy || may_have_lost).map_err(failed)?;
+        let sink = DatabaseSink { shared: Arc::clone(&shared), flagged: shared.held() };
+        let commits = CommitThread::start(sink).map_err(OpenError::Thread)?;
+        Ok(Self { commits, shared, run, is_sweeping: AtomicBool::new(false) })
+    }
+
+    /// Deletes, in the background, what belongs to none of the cluster's keyspaces. `newest` is the
+    /// epoch of the state that these are from: a keyspace of a later one isn't known to be dropped.
+    pub fn sweep(self: &Arc<Self>, keyspaces: &BTreeSet<KeyspaceId>, newest: Epoch) {
+        let held = self.shared.held();
+        let dropped: BTreeSet<_> =
+            held.difference(keyspaces).filter(|held| held.0 <= newest.0).copied().collect();
+        if dropped.is_empty() || self.is_sweeping.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if let Err(error) = sweep::start(Arc::downgrade(self), dropped) {
+            self.sweep_ended();
+            tracing::warn!("can't sweep away what dropped keyspaces left: {error}");
+        }
+    }
+
+    pub(super) fn sweep_ended(&self) {
+        self.is_sweeping.store(false, Ordering::Release);
+    }
+
+    pub(super) fn forget_held(&self, keyspace: KeyspaceId) {
+        self.shared.held.write().unwrap_or_else(PoisonError::into_inner).remove(&keyspace);
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Queues changes; refused, and `done` dropped, when too much waits.
+    pub(super) fn submit(&self, changes: Vec<Change>, flag: Flag, done: Done) -> Result<(), Done> {
+        if let Flag::Holds(keyspace) = flag {
+            self.shared.note_held(keyspace);
+        }
+        let submission = Submission { changes, flag, class: Class::Data, done };
+        self.commits.submit(submission).map_err(|submission| submission.done)
+    }
+
+    /// The keyspaces that have data here, or may have once what is queued is written.
+    pub fn held_keyspaces(&self) -> BTreeSet<KeyspaceId> {
+        self.shared.held()
+    }
+
+    /// Whether nothing that matters has ever been written here.
+    pub fn is_empty(&self) -> Result<bool, String> {
+        let shared = &self.shared;
+        let first = |family: Family| {
+            let mut all = shared.db.iterator_cf(shared.family(family), IteratorMode::Start);
+            all.next().transpose().map_err(|error| error.into_string())
+        };
+        Ok(self.load()?.is_none()
+            && first(Family::Data)?.is_none()
+            && first(Family::Vnodes)?.is_none())
+    }
+
+    /// What the commit thread has done.
+    pub fn figures(&self) -> CommitFigures {
+        let commits = self.commits.figures();
+        CommitFigures {
+            groups: commits.groups.load(Ordering::Relaxed),
+            writes: commits.writes.load(Ordering::Relaxed),
+            largest_group: commits.largest_group.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Writes everything to disk and notes that the process ends cleanly. What is submitted later is
+    /// written too, and is not covered by that note.
+    pub fn end(&self) -> Result<(), String> {
+        let run = self.run.clone().ended();
+        let mut batch = WriteBatch::default();
+        batch.put_cf(self.shared.family(Family::Meta), keys::RUN, encode_stored(&run));
+        // A synced write syncs the whole log before it.
+        self.shared.db.write_opt(batch, &synced()).map_err(|error| error.into_string())
+    }
+}
+
+impl Shared {
+    pub(super) fn family(&self, family: Family) -> &ColumnFamily {
+        self.db.cf_handle(family.name()).expect("every family is made when the store is opened")
+    }
+
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, rocksdb::Error> {
+        self.db.get_cf(self.family(family), key)
+    }
+
+    fn versions(&self, key: &DataKey, tier: ReadTier) -> Result<CachedRead, StoreError> {
+        let mut options = ReadOptions::default();
+        options.set_read_tier(tier);
+        let at = keys::data(key);
+        match self.db.get_pinned_cf_opt(self.family(Family::Data), at, &options) {
+            Ok(None) => Ok(CachedRead::Hit(Versions::new())),
+            Ok(Some(bytes)) => decode_stored(&bytes).map(CachedRead::Hit).map_err(|reason| {
+                StoreError(format!("what is held of {:?} is damaged: {reason}", key.key))
+            }),
+            Err(error) if error.kind() == ErrorKind::Incomplete => Ok(CachedRead::WouldBlock),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn load_held(&self) -> Result<(), rocksdb::Error> {
+        let prefix = keys::all_held();
+        let from = IteratorMode::From(prefix, rocksdb::Direction::Forward);
+        let mut held = BTreeSet::new();
+        for entry in self.db.iterator_cf(self.family(Family::Meta), from) {
+            let (key, _) = entry?;
+            match keys::held_keyspace(&key) {
+                Some(keyspace) => held.insert(keyspace),
+                None => break,
+            };
+        }
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = held;
+        Ok(())
+    }
+
+    fn begin(&self, run: &Run, forget_vnodes: bool) -> Result<(), rocksdb::Error> {
+        let mut batch = WriteBatch::default();
+        if forget_vnodes {
+            for entry in self.db.iterator_cf(self.family(Family::Vnodes), IteratorMode::Start) {
+                batch.delete_cf(self.family(Family::Vnodes), entry?.0);
+            }
+        }
+        batch.put_cf(self.family(Family::Meta), keys::RUN, encode_stored(run));
+        self.db.write_opt(batch, &synced())
+    }
+
+    pub(super) fn held(&self) -> BTreeSet<KeyspaceId> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn holds(&self, keyspace: KeyspaceId) -> bool {
+        self.held.read().unwrap_or_else(PoisonError::into_inner).contains(&keyspace)
+    }
+
+    fn note_held(&self, keyspace: KeyspaceId) {
+        if !self.holds(keyspace) {
+            self.held.write().unwrap_or_else(PoisonError::into_inner).insert(keyspace);
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        let properties = [
+            "rocksdb.total-sst-files-size",
+            "rocksdb.total-blob-file-size",
+            "rocksdb.cur-size-all-mem-tables",
+        ];
+        let all = Family::ALL.iter().flat_map(|family| properties.map(|name| (*family, name)));
+        all.map(|(family, name)| self.property(family, name)).sum()
+    }
+
+    fn property(&self, family: Family, name: &str) -> u64 {
+        self.db.property_int_value_cf(self.family(family), name).ok().flatten().unwrap_or(0)
+    }
+}
+
+impl Store for RocksStore {
+    fn read(&self, key: &DataKey) -> Result<Versions, StoreError> {
+        match self.shared.versions(key, ReadTier::All)? {
+            CachedRead::Hit(versions) => Ok(versions),
+            CachedRead::WouldBlock => Err(StoreError("a read was not carried out".into())),
+        }
+    }
+
+    fn read_cached(&self, key: &DataKey) -> Result<CachedRead, StoreError> {
+        self.shared.versions(key, ReadTier::BlockCache)
+    }
+
+    fn commit(&self, commit: Commit, done: CommitDone) -> Result<(), StoreBusy> {
+        let value = Some(encode_stored(&*commit.versions));
+        let mut changes =
+            vec![Change { family: Family::Data, key: keys::data(&commit.key), value }];
+        if let Some(record) = commit.vnode_record {
+            let key = keys::vnode(commit.partition);
+            let value = Some(encode_stored(&record));
+            changes.push(Change { family: Family::Vnodes, key, value });
+        }
+        let flag = Flag::Holds(commit.key.keyspace);
+        let done = Box::new(|outcome: Result<(), String>| done(outcome.map_err(StoreError)));
+        self.submit(changes, flag, done).map_err(|_| StoreBusy)
+    }
+
+    fn load_vnode(&self, partition: PartitionId) -> Result<Option<VnodeRecord>, StoreError> {
+        let bytes = self.shared.get(Family::Vnodes, &keys::vnode(partition)).map_err(failed)?;
+        let record = bytes.map(|bytes| decode_stored(&bytes)).transpose();
+        record.map_err(|reason| {
+            StoreError(format!("vnode {partition}: its record is damaged: {reason}"))
+        })
+    }
+
+    fn holds_data(&self, keyspace: Option<KeyspaceId>) -> Result<bool, StoreError> {
+        Ok(match keyspace {
+            Some(keyspace) => self.shared.holds(keyspace),
+            None => !self.shared.held().is_empty(),
+        })
+    }
+
+    fn estimate(&self) -> StoreEstimate {
+        let keys = self.shared.property(Family::Data, "rocksdb.estimate-num-keys");
+        StoreEstimate { keys, bytes: self.shared.bytes() }
+    }
+}
+
+impl MembershipStore for RocksStore {
+    fn load(&self) -> Result<Option<Vec<u8>>, String> {
+        self.shared.get(Family::Meta, keys::MEMBERSHIP).map_err(|error| error.into_string())
+    }
+
+    fn save(&self, record: Vec<u8>, done: Done) {
+        let changes = vec![Change {
+            family: Family::Meta,
+            key: keys::MEMBERSHIP.to_vec(),
+            value: Some(record),
+        }];
+        let flag = Flag::Unconcerned;
+        let submission = Submission { changes, flag, class: Class::Vote, done };
+        if let Err(submission) = self.commits.submit(submission) {
+            (submission.done)(Err("the store is closed".into()));
+        }
+    }
+}
+
+/// Writes groups into the database, each as one batch.
+struct DatabaseSink {
+    shared: Arc<Shared>,
+    /// Keyspaces whose flag is on disk.
+    flagged: BTreeSet<KeyspaceId>,
+}
+
+impl Sink for DatabaseSink {
+    fn write(&mut self, group: &[Submission]) -> Result<(), String> {
+        let mut batch = WriteBatch::default();
+        let mut flagged = Cow::Borrowed(&self.flagged);
+        let meta = self.shared.family(Family::Meta);
+        for submission in group {
+            for Change { family, key, value } in &submission.changes {
+                match value {
+                    Some(value) => batch.put_cf(self.shared.family(*family), key, value),
+                    None => batch.delete_cf(self.shared.family(*family), key),
+                }
+            }
+            match submission.flag {
+                Flag::Holds(keyspace) if !flagged.contains(&keyspace) => {
+                    batch.put_cf(meta, keys::holds_data(keyspace), []);
+                    flagged.to_mut().insert(keyspace);
+                }
+                Flag::Swept(keyspace) => {
+                    batch.delete_cf(meta, keys::holds_data(keyspace));
+                    flagged.to_mut().remove(&keyspace);
+                }
+                Flag::Holds(_) | Flag::Unconcerned => {}
+            }
+        }
+        let has_vote = group.iter().any(|submission| submission.class == Class::Vote);
+        let options = match self.shared.durability {
+            Durability::Os if !has_vote => WriteOptions::default(),
+            Durability::Os | Durability::Sync => synced(),
+        };
+        self.shared.db.write_opt(batch, &options).map_err(|error| error.into_string())?;
+        if let Cow::Owned(flagged) = flagged {
+            self.flagged = flagged;
+        }
+        Ok(())
+    }
+}
+
+fn failed(error: rocksdb::Error) -> StoreError {
+    StoreError(error.into_string())
+}
+
+fn synced() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.set_sync(true);
+    options
+}

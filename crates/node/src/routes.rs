@@ -1,0 +1,233 @@
+//! Which actor of this node answers a message: by partition, by coordinator, or one for the whole node.
+//!
+//! Shared by all threads. What isn't there yet while the node starts is answered `Busy`, which the sender
+//! may try again.
+
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use anello_protocol::{
+    id::PartitionId,
+    key::KeyHash,
+    message::{
+        Message,
+        admin::{AlterKeyspace, DescribeCluster, DescribeNode, FetchCluster},
+        client::{Get, LocateKey, Write},
+        gossip::GossipPacket,
+        replica::{
+            ForwardWrite, MintVersion, ReadVersions, Refusal, RelayVersions, RelayedAck,
+            StoreVersions,
+        },
+    },
+};
+use anello_transport::{ActorRef, Call, CallError, Router};
+
+/// One vnode of this node.
+#[derive(Clone, Debug)]
+pub(crate) struct VnodeRefs {
+    pub(crate) read: ActorRef<ReadVersions>,
+    pub(crate) store: ActorRef<StoreVersions>,
+    pub(crate) mint: ActorRef<MintVersion>,
+}
+
+/// One coordinator of this node.
+#[derive(Clone, Debug)]
+pub(crate) struct CoordinatorRefs {
+    pub(crate) get: ActorRef<Get>,
+    pub(crate) write: ActorRef<Write>,
+    pub(crate) locate: ActorRef<LocateKey>,
+    pub(crate) forward: ActorRef<ForwardWrite>,
+    pub(crate) relay: ActorRef<RelayVersions>,
+    pub(crate) acked: ActorRef<RelayedAck>,
+}
+
+/// The node's membership.
+#[derive(Clone, Debug)]
+pub(crate) struct MembershipRefs {
+    pub(crate) packet: ActorRef<GossipPacket>,
+    pub(crate) fetch: ActorRef<FetchCluster>,
+    pub(crate) describe: ActorRef<DescribeCluster>,
+    pub(crate) alter: ActorRef<AlterKeyspace>,
+}
+
+/// See the head of this file. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Routes(Arc<Inner>);
+
+struct Inner {
+    partitions: u32,
+    /// By partition; replaced as a whole when the node gets or loses some.
+    vnodes: RwLock<Arc<[Option<VnodeRefs>]>>,
+    coordinators: OnceLock<Vec<CoordinatorRefs>>,
+    membership: OnceLock<MembershipRefs>,
+    status: ActorRef<DescribeNode>,
+}
+
+impl Routes {
+    /// Routes to nothing yet but the node's status.
+    pub(crate) fn new(partitions: u32, status: ActorRef<DescribeNode>) -> Self {
+        let none = (0..partitions).map(|_| None).collect();
+        Self(Arc::new(Inner {
+            partitions,
+            vnodes: RwLock::new(none),
+            coordinators: OnceLock::new(),
+            membership: OnceLock::new(),
+            status,
+        }))
+    }
+
+    /// The coordinators, in the order of the arbiters. To be called once.
+    pub(crate) fn set_coordinators(&self, coordinators: Vec<CoordinatorRefs>) {
+        // A second call would be a mistake that changes nothing.
+        let _ = self.0.coordinators.set(coordinators);
+    }
+
+    /// The membership. To be called once.
+    pub(crate) fn set_membership(&self, membership: MembershipRefs) {
+        let _ = self.0.membership.set(membership);
+    }
+
+    /// Adds vnodes.
+    pub(crate) fn add_vnodes(&self, made: Vec<(PartitionId, VnodeRefs)>) {
+        let mut vnodes = self.0.vnodes.write().unwrap_or_else(PoisonError::into_inner);
+        let mut table = vnodes.to_vec();
+        for (partition, refs) in made {
+            if let Some(place) = table.get_mut(partition.0 as usize) {
+                *place = Some(refs);
+            }
+        }
+        *vnodes = table.into();
+    }
+
+    fn vnodes(&self) -> Arc<[Option<VnodeRefs>]> {
+        Arc::clone(&self.0.vnodes.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What others may ask of this node, at the arbiter of that number. Data requests of clients are
+    /// carried out there; what one vnode or coordinator is meant by goes to it.
+    pub(crate) fn router(&self, arbiter: usize) -> Router {
+        Router::builder()
+            .serve(self.read())
+            .serve(self.store())
+            .serve(self.to(move |routes, _: &Get| {
+                routes.coordinator(arbiter).map(|refs| refs.get.clone())
+            }))
+            .serve(self.to(move |routes, _: &Write| {
+                routes.coordinator(arbiter).map(|refs| refs.write.clone())
+            }))
+            .serve(self.to(move |routes, _: &LocateKey| {
+                routes.coordinator(arbiter).map(|refs| refs.locate.clone())
+            }))
+            .serve(self.to(|routes, message: &ForwardWrite| {
+                let hash = KeyHash::of(&message.write.keyspace, &message.write.key);
+                routes.coordinator_of(hash).map(|refs| refs.forward.clone())
+            }))
+            .serve(self.to(|routes, message: &RelayVersions| {
+                routes.coordinator_of(message.store.key.hash).map(|refs| refs.relay.clone())
+            }))
+            .serve(self.to(|routes, message: &RelayedAck| {
+                let number = usize::from(message.ticket.coordinator);
+                routes.coordinator(number).map(|refs| refs.acked.clone())
+            }))
+            .serve(self.packets())
+            .serve(self.fetch())
+            .serve(self.describe())
+            .serve(self.alter())
+            .serve(self.status())
+            .build()
+    }
+
+    /// To the vnode of the key.
+    pub(crate) fn read(&self) -> ActorRef<ReadVersions> {
+        let key = |message: &ReadVersions| message.key.hash;
+        self.to_vnode(key, |vnode| &vnode.read, Err)
+    }
+
+    /// To the vnode of the key.
+    pub(crate) fn store(&self) -> ActorRef<StoreVersions> {
+        let key = |message: &StoreVersions| message.key.hash;
+        self.to_vnode(key, |vnode| &vnode.store, Err)
+    }
+
+    /// To the vnode of the key.
+    pub(crate) fn mint(&self) -> ActorRef<MintVersion> {
+        let key = |message: &MintVersion| message.key.hash;
+        self.to_vnode(key, |vnode| &vnode.mint, Err)
+    }
+
+    fn packets(&self) -> ActorRef<GossipPacket> {
+        self.to_membership(|refs| &refs.packet)
+    }
+
+    /// To the node's membership.
+    pub(crate) fn fetch(&self) -> ActorRef<FetchCluster> {
+        self.to_membership(|refs| &refs.fetch)
+    }
+
+    /// To the node's membership.
+    pub(crate) fn describe(&self) -> ActorRef<DescribeCluster> {
+        self.to_membership(|refs| &refs.describe)
+    }
+
+    /// To the node's membership.
+    pub(crate) fn alter(&self) -> ActorRef<AlterKeyspace> {
+        self.to_membership(|refs| &refs.alter)
+    }
+
+    /// The node's own figures.
+    pub(crate) fn status(&self) -> ActorRef<DescribeNode> {
+        self.0.status.clone()
+    }
+
+    fn coordinator(&self, number: usize) -> Option<&CoordinatorRefs> {
+        self.0.coordinators.get()?.get(number)
+    }
+
+    /// The coordinator beside the vnode of a key.
+    fn coordinator_of(&self, hash: KeyHash) -> Option<&CoordinatorRefs> {
+        let coordinators = self.0.coordinators.get()?;
+        let partition = hash.partition(self.0.partitions);
+        coordinators.get(arbiter_of(partition, coordinators.len()))
+    }
+
+    fn to_vnode<M: Message>(
+        &self,
+        hash: fn(&M) -> KeyHash,
+        part: fn(&VnodeRefs) -> &ActorRef<M>,
+        refused: fn(Refusal) -> M::Reply,
+    ) -> ActorRef<M> {
+        let routes = self.clone();
+        ActorRef::function(move |call: Call<M>| {
+            let partition = hash(&call.message).partition(routes.0.partitions);
+            match routes.vnodes().get(partition.0 as usize) {
+                Some(Some(vnode)) => part(vnode).deliver(call),
+                _ => {
+                    call.reply.send(refused(Refusal::NotOwner));
+                    Ok(())
+                }
+            }
+        })
+    }
+
+    fn to_membership<M: Message>(&self, part: fn(&MembershipRefs) -> &ActorRef<M>) -> ActorRef<M> {
+        self.to(move |routes, _| routes.0.membership.get().map(|refs| part(refs).clone()))
+    }
+
+    fn to<M: Message>(
+        &self,
+        find: impl Fn(&Routes, &M) -> Option<ActorRef<M>> + Send + Sync + 'static,
+    ) -> ActorRef<M> {
+        let routes = self.clone();
+        ActorRef::function(move |call: Call<M>| match find(&routes, &call.message) {
+            Some(actor) => actor.deliver(call),
+            None => {
+                call.reply.fail(CallError::Busy);
+                Err(CallError::Busy)
+            }
+        })
+    }
+}
+
+/// Which of so many arbiters has the vnode of a partition.
+pub(crate) fn arbiter_of(partition: PartitionId, arbiters: usize) -> usize {
+    partition.0 as usize % arbiters.max(1)
+}

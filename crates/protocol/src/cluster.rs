@@ -1,0 +1,176 @@
+//! What the members of a cluster agree on: who they are, what keyspaces there are, under a number.
+//!
+//! A [`ClusterState`] is never changed, only followed by the one with the next [`Epoch`], which exists
+//! once a majority of the members of the one before has accepted it. Liveness is no part of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    consistency::Consistency,
+    id::{ClusterName, Datacenter, Epoch, KeyspaceId, KeyspaceName, NodeId, Rack},
+    version::ConflictRule,
+};
+
+/// The most replicas of a key in one datacenter.
+pub const MAX_REPLICAS_PER_DATACENTER: u16 = 16;
+/// The most keyspaces of a cluster.
+pub const MAX_KEYSPACES: usize = 1024;
+/// The most members of a cluster.
+pub const MAX_MEMBERS: usize = 4096;
+/// The replicas that [`Replication::Auto`] puts in every datacenter, where it has so many nodes.
+pub const AUTO_REPLICAS: u16 = 3;
+
+/// Where a member is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MemberState {
+    /// Taken in, being filled.
+    Joining,
+    /// Owns its share.
+    Up,
+    /// Handing its share over.
+    Leaving,
+    /// Gone of its own will.
+    Left,
+    /// Taken out for good.
+    Removed,
+}
+
+/// A node as the cluster knows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its name.
+    pub id: NodeId,
+    /// Its datacenter.
+    pub datacenter: Datacenter,
+    /// Its rack there.
+    pub rack: Rack,
+    /// Its share of the ring relative to the datacenter's other nodes.
+    pub weight: f64,
+    /// Where peers and clients reach it: its advertised QUIC address, `host:port`.
+    pub quic: String,
+    /// Where people reach it: its advertised HTTP address, `host:port`.
+    pub http: String,
+    /// Where it is in its life.
+    pub state: MemberState,
+}
+
+/// How many replicas a keyspace has, and where.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Replication {
+    /// Up to [`AUTO_REPLICAS`] in every datacenter that has nodes.
+    #[default]
+    Auto,
+    /// That many in each datacenter named.
+    PerDatacenter(BTreeMap<Datacenter, u16>),
+}
+
+/// What an operator decides for a keyspace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyspaceConfig {
+    /// How many replicas, and where.
+    pub replication: Replication,
+    /// What becomes of concurrent writes.
+    pub conflict: ConflictRule,
+    /// The level of reads that name none.
+    pub read: Consistency,
+    /// The level of writes that name none.
+    pub write: Consistency,
+    /// How long a tombstone stays at least, in seconds.
+    pub tombstone_grace_s: u64,
+}
+
+impl Default for KeyspaceConfig {
+    fn default() -> Self {
+        Self {
+            replication: Replication::Auto,
+            conflict: ConflictRule::Siblings,
+            read: Consistency::Quorum,
+            write: Consistency::Quorum,
+            tombstone_grace_s: 864_000,
+        }
+    }
+}
+
+/// A keyspace as the cluster knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keyspace {
+    /// Which life of the name this is.
+    pub id: KeyspaceId,
+    /// The epoch that gave it its conflict rule: its first, or the last that changed the rule. See
+    /// [`crate::causality::Incarnation::under`].
+    pub ruled_since: Epoch,
+    /// What was decided for it.
+    pub config: KeyspaceConfig,
+}
+
+/// What the members agree on, under its number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterState {
+    /// The cluster's name.
+    pub name: ClusterName,
+    /// The number of this state.
+    pub epoch: Epoch,
+    /// Into how many partitions the hash space is cut, a power of two.
+    pub partitions: u32,
+    /// The members, by their names.
+    pub members: BTreeMap<NodeId, Member>,
+    /// The keyspaces.
+    pub keyspaces: BTreeMap<KeyspaceName, Keyspace>,
+    /// Names that never come back.
+    pub removed: BTreeSet<NodeId>,
+}
+
+impl ClusterState {
+    /// The first state of a cluster: its founder alone, and the default keyspace.
+    pub fn founded(name: ClusterName, partitions: u32, founder: Member) -> Self {
+        let epoch = Epoch(1);
+        let default = Keyspace {
+            id: KeyspaceId(epoch.0),
+            ruled_since: epoch,
+            config: KeyspaceConfig::default(),
+        };
+        Self {
+            name,
+            epoch,
+            partitions,
+            members: BTreeMap::from([(founder.id.clone(), founder)]),
+            keyspaces: BTreeMap::from([(KeyspaceName::default_keyspace(), default)]),
+            removed: BTreeSet::new(),
+        }
+    }
+
+    /// Members that own a share of the ring, by their names.
+    pub fn owners(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().filter(|member| matches!(member.state, MemberState::Up))
+    }
+
+    /// Datacenters that have members with a share, with how many.
+    pub fn datacenters(&self) -> BTreeMap<Datacenter, usize> {
+        let mut datacenters = BTreeMap::new();
+        for member in self.owners() {
+            *datacenters.entry(member.datacenter.clone()).or_insert(0) += 1;
+        }
+        datacenters
+    }
+
+    /// How many replicas there are in each datacenter under a replication, as the members stand:
+    /// never more than the datacenter has nodes, and only datacenters that have some.
+    pub fn effective_replication(&self, replication: &Replication) -> BTreeMap<Datacenter, usize> {
+        let nodes = self.datacenters().into_iter();
+        nodes
+            .map(|(datacenter, nodes)| {
+                let wanted = match replication {
+                    Replication::Auto => AUTO_REPLICAS,
+                    Replication::PerDatacenter(counts) => {
+                        counts.get(&datacenter).copied().unwrap_or(0)
+                    }
+                };
+                (datacenter, nodes.min(wanted.into()))
+            })
+            .filter(|(_, replicas)| *replicas > 0)
+            .collect()
+    }
+}

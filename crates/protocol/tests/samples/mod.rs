@@ -1,0 +1,377 @@
+//! One sample of everything that is frozen, with every variant somewhere.
+
+pub(crate) mod gossip;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anello_protocol::{
+    causality::{ActorId, Context, Dot, Incarnation},
+    cluster::{ClusterState, KeyspaceConfig, Member, MemberState, Replication},
+    consistency::{Consistency, QuorumKind},
+    id::{Datacenter, Epoch, KeyspaceId, KeyspaceName, NodeId, PartitionId, Rack},
+    key::{DataKey, Key, KeyHash},
+    message::{admin::*, client::*, gossip::*, replica::*},
+    time::HybridTime,
+    version::{ConflictRule, Content, Value, Version, Versions, VersionsDigest, WriteId},
+};
+
+fn node(id: &str) -> NodeId {
+    NodeId::new(id).expect("a good name")
+}
+
+fn datacenter() -> Datacenter {
+    Datacenter::new("eu").expect("a good name")
+}
+
+fn rack() -> Rack {
+    Rack::new("a").expect("a good name")
+}
+
+fn key() -> Key {
+    Key::new(&b"cart:42"[..]).expect("a short key")
+}
+
+fn keyspace() -> KeyspaceName {
+    KeyspaceName::default_keyspace()
+}
+
+fn dot(birth: u64, counter: u64) -> Dot {
+    Dot { actor: ActorId { incarnation: Incarnation(0x0123_4567_89ab_cdef), birth }, counter }
+}
+
+pub(crate) fn data_key() -> DataKey {
+    DataKey { hash: KeyHash::of(&keyspace(), &key()), keyspace: KeyspaceId(1), key: key() }
+}
+
+pub(crate) fn context() -> Context {
+    [dot(1, 1), dot(1, 2), dot(1, 4), dot(2, 1)].into_iter().collect()
+}
+
+pub(crate) fn versions() -> Versions {
+    let value = Version {
+        dot: dot(1, 5),
+        past: context(),
+        write_id: WriteId(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff),
+        time: HybridTime::from_bits((1_790_000_000_000 << 16) + 3),
+        expires_ms: Some(1_890_000_000_000),
+        trace_id: Some([7; 16]),
+        absorbed: vec![WriteId(1), WriteId(2)],
+        content: Content::Value(Value::new("tea").expect("short")),
+    };
+    let tombstone = Version {
+        dot: dot(2, 2),
+        past: Context::new(),
+        expires_ms: None,
+        trace_id: None,
+        absorbed: vec![],
+        content: Content::Tombstone,
+        ..value.clone()
+    };
+    let mut versions = Versions::from(value);
+    versions.merge(tombstone.into(), ConflictRule::Siblings);
+    versions
+}
+
+pub(crate) fn cluster_state() -> ClusterState {
+    let member = |id: &str, weight, state| Member {
+        id: node(id),
+        datacenter: datacenter(),
+        rack: rack(),
+        weight,
+        quic: "10.0.0.5:7400".into(),
+        http: "10.0.0.5:7480".into(),
+        state,
+    };
+    let founder = member("eu-a-1", 1.0, MemberState::Up);
+    let mut state = ClusterState::founded("demo".parse().expect("a good name"), 256, founder);
+    state.epoch = Epoch(7);
+    state.removed = BTreeSet::from([node("eu-a-9")]);
+    for (id, place) in [
+        ("eu-a-2", MemberState::Joining),
+        ("eu-a-3", MemberState::Leaving),
+        ("eu-a-4", MemberState::Left),
+        ("eu-a-5", MemberState::Removed),
+    ] {
+        state.members.insert(node(id), member(id, 2.5, place));
+    }
+    state
+}
+
+fn keyspace_config() -> KeyspaceConfig {
+    KeyspaceConfig {
+        replication: Replication::PerDatacenter(BTreeMap::from([(datacenter(), 3)])),
+        conflict: ConflictRule::Lww,
+        read: Consistency::LocalQuorum,
+        write: Consistency::Count(2),
+        tombstone_grace_s: 3_600,
+    }
+}
+
+fn options() -> RequestOptions {
+    RequestOptions {
+        read: Some(Consistency::One),
+        write: Some(Consistency::EachQuorum),
+        quorum: QuorumKind::Strict,
+        timeout_ms: 1_500,
+        explain: true,
+        trace_id: Some([9; 16]),
+    }
+}
+
+pub(crate) fn read_versions() -> ReadVersions {
+    ReadVersions { epoch: Epoch(7), key: data_key(), want: Want::Digest }
+}
+
+pub(crate) fn read_replies() -> Vec<Result<Held, Refusal>> {
+    vec![
+        Ok(Held::Full(versions())),
+        Ok(Held::Digest(VersionsDigest(0xfeed))),
+        Err(Refusal::StaleEpoch(Box::new(cluster_state()))),
+        Err(Refusal::Behind(Epoch(8))),
+        Err(Refusal::NotOwner),
+        Err(Refusal::Frozen),
+        Err(Refusal::Storage("no space left".into())),
+        Err(Refusal::ForgedContext),
+        Err(Refusal::Busy),
+        Err(Refusal::TooManySiblings(1024)),
+    ]
+}
+
+pub(crate) fn store_versions() -> StoreVersions {
+    let rule = ConflictRule::Siblings;
+    StoreVersions { epoch: Epoch(7), key: data_key(), rule, versions: versions() }
+}
+
+pub(crate) fn store_replies() -> Vec<Result<Stored, Refusal>> {
+    vec![
+        Ok(Stored { lost_to: None }),
+        Ok(Stored { lost_to: Some(HybridTime::from_wall_ms(1_790_000_000_000)) }),
+    ]
+}
+
+pub(crate) fn mint_version() -> MintVersion {
+    MintVersion {
+        epoch: Epoch(7),
+        key: data_key(),
+        rule: ConflictRule::Lww,
+        ruled_since: Epoch(3),
+        context: context(),
+        write_id: WriteId(3),
+        later_than: Some(HybridTime::from_wall_ms(5)),
+        trace_id: None,
+        content: Content::Value(Value::new("tea").expect("short")),
+    }
+}
+
+pub(crate) fn mint_replies() -> Vec<Result<Minted, Refusal>> {
+    vec![Ok(Minted { versions: versions(), context: context() })]
+}
+
+pub(crate) fn relay_versions() -> RelayVersions {
+    RelayVersions {
+        store: store_versions(),
+        others: vec![node("us-b-1"), node("us-c-1")],
+        origin: node("eu-a-1"),
+        ticket: WriteTicket { coordinator: 1, number: 99 },
+        timeout_ms: 2_000,
+    }
+}
+
+pub(crate) fn relayed_ack() -> RelayedAck {
+    RelayedAck {
+        ticket: WriteTicket { coordinator: 1, number: 99 },
+        replica: node("us-b-1"),
+        outcome: Err(RelayFailure::Refused(Refusal::NotOwner)),
+    }
+}
+
+pub(crate) fn forward_write() -> ForwardWrite {
+    ForwardWrite { epoch: Epoch(7), write: write() }
+}
+
+pub(crate) fn forward_replies() -> Vec<Result<Answer<Written>, Refusal>> {
+    write_replies().into_iter().map(Ok).collect()
+}
+
+pub(crate) fn get() -> Get {
+    Get { keyspace: keyspace(), key: key(), options: options() }
+}
+
+fn receipt() -> Receipt {
+    let replica = |role, outcome| ReplicaReceipt {
+        id: node("eu-a-1"),
+        datacenter: datacenter(),
+        rack: rack(),
+        role,
+        outcome,
+        us: 731,
+    };
+    Receipt {
+        epoch: Epoch(7),
+        partition: PartitionId(17),
+        coordinator: node("eu-b-1"),
+        replicas: vec![
+            replica(Role::Replica, ReplicaOutcome::Answered),
+            replica(Role::Replica, ReplicaOutcome::Stale),
+            replica(Role::Replica, ReplicaOutcome::Timeout),
+            replica(Role::StandIn, ReplicaOutcome::Unreachable),
+            replica(Role::StandIn, ReplicaOutcome::Refused),
+        ],
+    }
+}
+
+pub(crate) fn get_replies() -> Vec<Answer<Found>> {
+    let time = HybridTime::from_wall_ms(1_790_000_000_000);
+    let value = Content::Value(Value::new("tea").expect("short"));
+    let found = Found {
+        versions: vec![
+            FoundVersion { content: value, time },
+            FoundVersion { content: Content::Tombstone, time },
+        ],
+        context: Some(ContextToken("AQ".into())),
+    };
+    vec![
+        Answer { result: Ok(found), receipt: Some(receipt()) },
+        Err(RequestError::NoSuchKeyspace(keyspace())).into(),
+        Err(RequestError::Unavailable { required: 4, alive: 3 }).into(),
+        Err(RequestError::Timeout { required: 4, received: 2 }).into(),
+        Err(RequestError::Overloaded { retry_after_ms: 1_000 }).into(),
+        Err(RequestError::BadConsistency("no".into())).into(),
+        Err(RequestError::BadRequest("no".into())).into(),
+    ]
+}
+
+pub(crate) fn write() -> Write {
+    Write {
+        keyspace: keyspace(),
+        key: key(),
+        content: Content::Value(Value::new("tea").expect("short")),
+        context: Some(ContextToken("AQ".into())),
+        write_id: WriteId(3),
+        options: options(),
+    }
+}
+
+pub(crate) fn write_replies() -> Vec<Answer<Written>> {
+    vec![
+        Ok(Written { context: ContextToken("AQ".into()) }).into(),
+        Err(RequestError::BadContext("no".into())).into(),
+    ]
+}
+
+pub(crate) fn locate_key() -> LocateKey {
+    LocateKey { keyspace: keyspace(), key: key() }
+}
+
+pub(crate) fn locate_replies() -> Vec<Result<KeyLocation, RequestError>> {
+    let replicas = vec![Place { id: node("eu-a-1"), datacenter: datacenter(), rack: rack() }];
+    vec![Ok(KeyLocation { partition: PartitionId(17), replicas, fallbacks: vec![node("us-a-1")] })]
+}
+
+pub(crate) fn fetch_cluster() -> FetchCluster {
+    FetchCluster { have: Epoch(6) }
+}
+
+pub(crate) fn fetch_replies() -> Vec<Option<ClusterState>> {
+    vec![None, Some(cluster_state())]
+}
+
+pub(crate) fn describe_cluster() -> DescribeCluster {
+    DescribeCluster {}
+}
+
+pub(crate) fn cluster_view() -> ClusterView {
+    let seen = NodeView {
+        id: node("eu-a-1"),
+        datacenter: datacenter(),
+        rack: rack(),
+        quic: "10.0.0.5:7400".into(),
+        http: "10.0.0.5:7480".into(),
+        state: MemberState::Up,
+        reachable: true,
+        phi: 0.25,
+        verdict: "heard of 0.2 s ago".into(),
+        partitions: 128,
+        version: "0.1.0".into(),
+    };
+    ClusterView {
+        name: "demo".parse().expect("a good name"),
+        epoch: Epoch(7),
+        partitions: 256,
+        not_ready: Some("joining".into()),
+        nodes: vec![seen],
+    }
+}
+
+pub(crate) fn alter_keyspace() -> AlterKeyspace {
+    AlterKeyspace { name: keyspace(), change: KeyspaceChange::Set(keyspace_config()) }
+}
+
+pub(crate) fn alter_replies() -> Vec<Result<Epoch, AlterError>> {
+    vec![
+        Ok(Epoch(8)),
+        Err(AlterError::Invalid("no".into())),
+        Err(AlterError::NoSuchKeyspace(keyspace())),
+        Err(AlterError::Unavailable { required: 4, alive: 3 }),
+        Err(AlterError::Timeout),
+    ]
+}
+
+pub(crate) fn describe_node() -> DescribeNode {
+    DescribeNode {}
+}
+
+pub(crate) fn node_status() -> NodeStatus {
+    NodeStatus {
+        id: node("eu-a-1"),
+        version: "0.1.0".into(),
+        uptime_s: 60,
+        epoch: Epoch(7),
+        vnodes: 128,
+        storage_bytes: 1 << 20,
+        keys_estimate: 1_000,
+        requests_in_flight: 3,
+        requests_total: 12_345,
+    }
+}
+
+pub(crate) fn gossip_packets() -> Vec<(&'static str, GossipPacket)> {
+    let state = cluster_state();
+    let candidate = Candidate { member: state.members[&node("eu-a-1")].clone(), birth: 7 };
+    let admitted = state.members.keys().map(|id| (id.clone(), 7)).collect();
+    let decree = Box::new(Decree { origin: 99, state, admitted });
+    let ballot = Ballot { round: 3, proposer: node("eu-a-1"), salt: 5 };
+    let beat = Beat { node: node("eu-a-2"), generation: 4, version: 1_234 };
+    let pulse =
+        Pulse { beat: beat.clone(), epoch: Epoch(7), program: "0.1.0".into(), leaving: true };
+    let answer = |answer| GossipBody::Answer { birth: 7, answer };
+    let vote = |step| GossipBody::Vote { epoch: Epoch(7), ballot: ballot.clone(), step };
+    let accepted = Some(Box::new((ballot.clone(), (*decree).clone())));
+    let bodies = vec![
+        ("knock", GossipBody::Knock { candidate: Box::new(candidate), partitions: 256 }),
+        ("answer-no-cluster", answer(KnockAnswer::NoCluster)),
+        ("answer-wait", answer(KnockAnswer::Wait("soon".into()))),
+        ("answer-not-now", answer(KnockAnswer::NotNow("it holds data".into()))),
+        ("answer-never", answer(KnockAnswer::Never("removed".into()))),
+        ("digest", GossipBody::Digest { pulse: pulse.clone(), heard: vec![beat] }),
+        (
+            "delta",
+            GossipBody::Delta {
+                epoch: Epoch(7),
+                pulses: vec![pulse],
+                wanted: vec![node("eu-a-3")],
+            },
+        ),
+        ("prepare", vote(VoteStep::Prepare { freeze: true })),
+        ("promise", vote(VoteStep::Promise { accepted, holding: BTreeSet::from([KeyspaceId(1)]) })),
+        ("rejected", vote(VoteStep::Rejected { promised: ballot.clone() })),
+        ("accept", vote(VoteStep::Accept { decree: decree.clone() })),
+        ("accepted", vote(VoteStep::Accepted)),
+        ("release", vote(VoteStep::Release)),
+        ("decided", GossipBody::Decided(decree)),
+        ("learned", GossipBody::Learned(Epoch(7))),
+    ];
+    let cluster: anello_protocol::id::ClusterName = "demo".parse().expect("a good name");
+    let packet = |body| GossipPacket { cluster: cluster.clone(), body };
+    bodies.into_iter().map(|(name, body)| (name, packet(body))).collect()
+}

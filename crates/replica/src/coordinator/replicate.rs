@@ -1,0 +1,361 @@
+//! Storing versions at all replicas: directly in this datacenter, through one relay in each other.
+//!
+//! Invariants: a replica counts once, and only after it has said that it holds the versions durably;
+//! everybody is sent them, however few must answer; what was answered to an earlier round (a version
+//! that has been issued anew since) counts for nothing.
+
+use anello_protocol::{
+    causality::Context,
+    cluster::ClusterState,
+    id::NodeId,
+    message::{
+        client::{Receipt, ReplicaOutcome},
+        replica::{Refusal, RelayFailure, RelayVersions, StoreVersions, Stored, WriteTicket},
+    },
+    time::{HybridTime, Moment},
+    version::Versions,
+};
+
+use super::{
+    desk::{Desk, Head, earliest},
+    events::{CallFailure, Incoming, Outgoing},
+    receipt::{outcome_of_failure, passes, receipt},
+    site::Site,
+};
+use crate::tally::{Tally, TallyResult};
+
+/// How many bits of a ticket's number say which round of a request it is of.
+const ROUND_BITS: u32 = 16;
+
+/// The storing of versions under way. See the head of this file.
+#[derive(Debug)]
+pub(super) struct Replication {
+    pub(super) plan: Plan,
+    /// Which of the request's rounds this is.
+    round: u16,
+    tally: Tally,
+    /// By the places of the replicas.
+    slots: Vec<Slot>,
+}
+
+/// What is to be stored, and where.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) site: Site,
+    pub(super) versions: Versions,
+    /// What the writer has seen, once all this is done.
+    pub(super) context: Context,
+    /// Whether the write itself is among the versions: then it must not lose to a time that its
+    /// vnode had not heard of.
+    pub(super) can_lose: bool,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    state: State,
+    failures: u32,
+    us: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Unsent,
+    /// It was sent the versions, alone or to pass them on.
+    Asked {
+        attempt: u32,
+        is_relay: bool,
+    },
+    /// A relay was asked to send them to it.
+    Relayed {
+        at: Moment,
+        relay: usize,
+    },
+    Holds,
+    Failed {
+        retry_at: Moment,
+        outcome: ReplicaOutcome,
+        passes: bool,
+    },
+}
+
+/// What an answer leads to.
+#[derive(Debug)]
+pub(super) enum Progress {
+    Going,
+    /// The replicas know a newer state.
+    Stale(Box<ClusterState>),
+    /// A version of this later time was there and stays.
+    Lost(HybridTime),
+}
+
+impl Replication {
+    /// Sends the versions to everybody. `holders` have them already.
+    pub(super) fn start(
+        desk: &mut Desk,
+        head: &mut Head,
+        plan: Plan,
+        round: u16,
+        holders: &[NodeId],
+    ) -> Self {
+        let mut tally = Tally::new(&plan.site.requirement, &plan.site.replication);
+        let us = head.us(desk);
+        let slots = plan.site.placement.replicas.iter().map(|place| {
+            if !holders.contains(&place.id) {
+                return Slot::default();
+            }
+            tally.add_result(&place.datacenter, TallyResult::Success);
+            Slot { state: State::Holds, failures: 0, us }
+        });
+        let slots = slots.collect();
+        let mut replication = Self { round, tally, slots, plan };
+        replication.send_to_neighbours(desk, head);
+        replication.send_to_relays(desk, head);
+        replication
+    }
+
+    /// Takes an answer of a replica that was sent the versions from here.
+    pub(super) fn answered(
+        &mut self,
+        desk: &mut Desk,
+        head: &mut Head,
+        attempt: u32,
+        outcome: Result<Incoming, CallFailure>,
+    ) -> Progress {
+        let asked =
+            |slot: &Slot| matches!(slot.state, State::Asked { attempt: own, .. } if own == attempt);
+        let Some(at) = self.slots.iter().position(asked) else { return Progress::Going };
+        let was_relay = matches!(self.slots[at].state, State::Asked { is_relay: true, .. });
+        // It can't be known whether it passed the versions on; to get them twice changes nothing.
+        let relay_failed =
+            was_relay && matches!(outcome, Err(_) | Ok(Incoming::Stored(Err(Refusal::Busy))));
+        let progress = match outcome {
+            Ok(Incoming::Stored(Ok(stored))) => self.stored(desk, head, at, stored),
+            Ok(Incoming::Stored(Err(refusal))) => self.refused(desk, head, at, refusal),
+            Ok(_) => self.refused(desk, head, at, Refusal::NotOwner),
+            Err(failure) => {
+                let passes = failure == CallFailure::Busy;
+                self.failed(desk, head, at, outcome_of_failure(failure), passes);
+                Progress::Going
+            }
+        };
+        if relay_failed {
+            let behind = |state| matches!(state, State::Relayed { relay, .. } if relay == at);
+            self.send_directly(desk, head, behind);
+        }
+        progress
+    }
+
+    /// Takes what a relay says of a replica behind it.
+    pub(super) fn acked(
+        &mut self,
+        desk: &mut Desk,
+        head: &mut Head,
+        ticket: WriteTicket,
+        replica: &NodeId,
+        outcome: Result<Stored, RelayFailure>,
+    ) -> Progress {
+        let round = ticket.number & ((1 << ROUND_BITS) - 1);
+        let place = self.plan.site.placement.index_of(replica);
+        let Some(at) = place.filter(|_| round == u64::from(self.round)) else {
+            return Progress::Going;
+        };
+        let is_relayed = matches!(self.slots[at].state, State::Relayed { .. });
+        match outcome {
+            // It may have been written to directly meanwhile; an acknowledgement is good either way.
+            Ok(stored) => return self.stored(desk, head, at, stored),
+            Err(_) if !is_relayed => {}
+            Err(RelayFailure::Refused(refusal)) => return self.refused(desk, head, at, refusal),
+            Err(RelayFailure::Busy) => self.failed(desk, head, at, ReplicaOutcome::Refused, true),
+            // This node may reach it, or be luckier.
+            Err(RelayFailure::Unreachable) => {
+                self.failed(desk, head, at, ReplicaOutcome::Unreachable, false);
+            }
+            Err(RelayFailure::Timeout) => {
+                self.failed(desk, head, at, ReplicaOutcome::Timeout, false);
+            }
+        }
+        Progress::Going
+    }
+
+    /// Looks after silent relays, and replicas that failed and may be asked again. Those whose failure
+    /// won't pass by itself are left alone once enough have answered.
+    pub(super) fn time_up(&mut self, desk: &mut Desk, head: &mut Head) {
+        let (now, silence, enough) = (desk.moment(), desk.config.relay_silence, self.enough());
+        self.send_directly(desk, head, |state| match state {
+            State::Relayed { at, .. } => at + silence <= now,
+            State::Failed { retry_at, passes, .. } => retry_at <= now && (passes || !enough),
+            State::Unsent | State::Asked { .. } | State::Holds => false,
+        });
+    }
+
+    /// When it wants to be looked after.
+    pub(super) fn due(&self, desk: &Desk) -> Option<Moment> {
+        let enough = self.enough();
+        let moments = self.slots.iter().filter_map(|slot| match slot.state {
+            State::Relayed { at, .. } => Some(at + desk.config.relay_silence),
+            State::Failed { retry_at, passes, .. } if passes || !enough => Some(retry_at),
+            _ => None,
+        });
+        moments.fold(None, |first, moment| earliest(first, Some(moment)))
+    }
+
+    pub(super) fn enough(&self) -> bool {
+        self.tally.enough()
+    }
+
+    /// How many must answer, and how many have.
+    pub(super) fn counts(&self) -> (u16, u16) {
+        (self.tally.required(), self.tally.received())
+    }
+
+    /// Whether somebody who was sent the versions may still answer.
+    pub(super) fn has_stragglers(&self) -> bool {
+        self.slots
+            .iter()
+            .any(|slot| matches!(slot.state, State::Asked { .. } | State::Relayed { .. }))
+    }
+
+    /// Whether nothing is left to be done once enough have answered.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.has_stragglers()
+            && !self
+                .slots
+                .iter()
+                .any(|slot| matches!(slot.state, State::Failed { passes: true, .. }))
+    }
+
+    /// Who holds the versions.
+    pub(super) fn holders(&self) -> Vec<NodeId> {
+        let places = self.plan.site.placement.replicas.iter().zip(&self.slots);
+        let holders = places.filter(|(_, slot)| slot.state == State::Holds);
+        holders.map(|(place, _)| place.id.clone()).collect()
+    }
+
+    /// Who took part.
+    pub(super) fn receipt(&self, desk: &Desk, head: &Head) -> Receipt {
+        let parts = self.slots.iter().map(|slot| match slot.state {
+            State::Unsent => None,
+            State::Asked { .. } | State::Relayed { .. } => {
+                Some((ReplicaOutcome::Timeout, head.us(desk)))
+            }
+            State::Holds => Some((ReplicaOutcome::Answered, slot.us)),
+            State::Failed { outcome, .. } => Some((outcome, slot.us)),
+        });
+        receipt(desk, &self.plan.site, parts)
+    }
+
+    fn stored(&mut self, desk: &Desk, head: &Head, at: usize, stored: Stored) -> Progress {
+        if self.slots[at].state == State::Holds {
+            return Progress::Going;
+        }
+        if let Some(later) = stored.lost_to.filter(|_| self.plan.can_lose) {
+            return Progress::Lost(later);
+        }
+        self.slots[at].state = State::Holds;
+        self.slots[at].us = head.us(desk);
+        let datacenter = &self.plan.site.placement.replicas[at].datacenter;
+        self.tally.add_result(datacenter, TallyResult::Success);
+        Progress::Going
+    }
+
+    fn refused(&mut self, desk: &Desk, head: &Head, at: usize, refusal: Refusal) -> Progress {
+        let passes = passes(&refusal);
+        self.failed(desk, head, at, ReplicaOutcome::Refused, passes);
+        match refusal {
+            Refusal::StaleEpoch(newer) => Progress::Stale(newer),
+            _ => Progress::Going,
+        }
+    }
+
+    fn failed(
+        &mut self,
+        desk: &Desk,
+        head: &Head,
+        at: usize,
+        outcome: ReplicaOutcome,
+        passes: bool,
+    ) {
+        let slot = &mut self.slots[at];
+        let retry_at = desk.retry_at(head, slot.failures);
+        slot.failures += 1;
+        slot.us = head.us(desk);
+        slot.state = State::Failed { retry_at, outcome, passes };
+    }
+
+    fn send_to_neighbours(&mut self, desk: &mut Desk, head: &mut Head) {
+        for at in 0..self.slots.len() {
+            let near = self.plan.site.placement.replicas[at].datacenter == desk.datacenter;
+            if near && self.slots[at].state == State::Unsent {
+                self.send(desk, head, at);
+            }
+        }
+    }
+
+    /// In each other datacenter one replica gets the versions with the request to pass them on.
+    fn send_to_relays(&mut self, desk: &mut Desk, head: &mut Head) {
+        // The replicas are grouped by datacenter.
+        let mut first = 0;
+        while first < self.slots.len() {
+            let datacenter = self.plan.site.placement.replicas[first].datacenter.clone();
+            let order = desk.peers.order(
+                &self.plan.site.placement.replicas,
+                &desk.node,
+                &desk.datacenter,
+                |at, place| place.datacenter == datacenter && self.slots[at].state == State::Unsent,
+            );
+            match order[..] {
+                [] => {}
+                [alone] => self.send(desk, head, alone),
+                [relay, ref others @ ..] => self.send_to_relay(desk, head, relay, others),
+            }
+            let replicas = &self.plan.site.placement.replicas[first..];
+            first += replicas.iter().take_while(|place| place.datacenter == datacenter).count();
+        }
+    }
+
+    fn send_to_relay(&mut self, desk: &mut Desk, head: &mut Head, relay: usize, others: &[usize]) {
+        let replicas = &self.plan.site.placement.replicas;
+        let number = head.number << ROUND_BITS | u64::from(self.round);
+        let message = RelayVersions {
+            store: self.message(),
+            others: others.iter().map(|at| replicas[*at].id.clone()).collect(),
+            origin: desk.node.clone(),
+            ticket: WriteTicket { coordinator: desk.number, number },
+            timeout_ms: head.left_ms(desk),
+        };
+        let attempt = desk.send(head, &replicas[relay].id, Outgoing::Relay(message));
+        self.slots[relay].state = State::Asked { attempt, is_relay: true };
+        for at in others {
+            self.slots[*at].state = State::Relayed { at: desk.moment(), relay };
+        }
+    }
+
+    fn send_directly(&mut self, desk: &mut Desk, head: &mut Head, to: impl Fn(State) -> bool) {
+        for at in 0..self.slots.len() {
+            if to(self.slots[at].state) {
+                self.send(desk, head, at);
+            }
+        }
+    }
+
+    fn send(&mut self, desk: &mut Desk, head: &mut Head, at: usize) {
+        let to = &self.plan.site.placement.replicas[at].id;
+        let attempt = desk.send(head, to, Outgoing::Store(self.message()));
+        self.slots[at].state = State::Asked { attempt, is_relay: false };
+    }
+
+    fn message(&self) -> StoreVersions {
+        StoreVersions {
+            epoch: self.plan.site.view.epoch(),
+            key: self.plan.site.key.clone(),
+            rule: self.plan.site.rule,
+            versions: self.plan.versions.clone(),
+        }
+    }
+}
+
+/// The request that a ticket is of.
+pub(super) fn request_of(ticket: WriteTicket) -> u64 {
+    ticket.number >> ROUND_BITS
+}

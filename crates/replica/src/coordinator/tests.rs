@@ -1,0 +1,9 @@
+//! Transcripts of a coordinator: inputs in, effects compared; and its promises by property, with a
+//! small fleet of real machines on a bad network.
+
+mod bench;
+mod fleet;
+mod forwarding;
+mod reads;
+mod relays;
+mod writes;

@@ -1,0 +1,539 @@
+//! A client's write: handed to a replica, or coordinated here.
+//!
+//! ```text
+//!   no replica here:  Forwarding ----------------------------------------> answer
+//!   a replica here:   (Reading, of a delete without context) -> Minting -> Storing -> answer
+//!                                                                  ^----------'
+//!                                                  issued anew, if it lost to a later time
+//! ```
+//!
+//! Invariants: nothing is sent before it is known that enough replicas can be reached; once the write
+//! may have been kept anywhere, every failure is a timeout; a write that was answered is never issued
+//! anew.
+
+use anello_protocol::{
+    causality::{Context, token_decode, token_encode},
+    cluster::ClusterState,
+    consistency::Consistency,
+    id::{Epoch, NodeId},
+    message::{
+        client::{Answer, ContextToken, Receipt, RequestError, Write, Written},
+        replica::{Minted, Refusal, RelayFailure, Stored, WriteTicket},
+    },
+    time::{HybridTime, Moment},
+    version::{Content, Versions},
+};
+
+use super::{
+    desk::{Desk, Head, LINGER, earliest},
+    events::{CallFailure, Incoming, Reply},
+    forward::{self, Forwarding, overloaded},
+    minting::{self, Minting},
+    read::{self, QuorumRead},
+    replicate::{self, Plan, Replication},
+    site::Site,
+};
+use crate::{replica::context_of_known, tally::Side};
+
+/// A client's write under way.
+#[derive(Debug)]
+pub(super) struct WriteRequest {
+    pub(super) head: Head,
+    write: Write,
+    /// Another coordinator handed it over, and waits.
+    is_forwarded: bool,
+    phase: Phase,
+    /// How many versions were sent out for it.
+    rounds: u16,
+    /// Whether it may have been kept somewhere.
+    maybe_written: bool,
+    answered: bool,
+    /// Enough have answered; the receipt waits for the others until then.
+    explain_until: Option<Moment>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Forwarding(Forwarding),
+    Reading(QuorumRead),
+    Minting(Minting),
+    Storing(Replication),
+    /// The cluster has moved on, and this coordinator has yet to hear of it. What has been issued goes
+    /// on from where it was.
+    Waiting(Epoch, Option<Replication>),
+    Over,
+}
+
+impl WriteRequest {
+    /// Begins; it may be over at once.
+    pub(super) fn start(desk: &mut Desk, head: Head, write: Write, is_forwarded: bool) -> Self {
+        let mut request = Self {
+            head,
+            write,
+            is_forwarded,
+            phase: Phase::Over,
+            rounds: 0,
+            maybe_written: false,
+            answered: false,
+            explain_until: None,
+        };
+        request.plan(desk);
+        request
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        desk: &mut Desk,
+        attempt: u32,
+        outcome: Result<Incoming, CallFailure>,
+    ) {
+        match &mut self.phase {
+            Phase::Forwarding(forwarding) => {
+                match forwarding.answered(desk, &mut self.head, &self.write, attempt, outcome) {
+                    forward::Progress::Going => {}
+                    forward::Progress::Answered(answer) => self.pass_on(desk, answer),
+                    forward::Progress::Refused(error) => self.fail(desk, error),
+                    forward::Progress::Stale(newer) => self.begin_again(desk, newer),
+                }
+            }
+            Phase::Reading(read) => {
+                let progress = read.answered(desk, &mut self.head, attempt, outcome);
+                self.after_reading(desk, progress);
+            }
+            Phase::Minting(minting) => {
+                let progress = minting.answered(desk, &self.head, attempt, outcome);
+                self.after_minting(desk, progress);
+            }
+            Phase::Storing(replication) => {
+                let progress = replication.answered(desk, &mut self.head, attempt, outcome);
+                self.after_storing(desk, progress);
+            }
+            Phase::Waiting(..) | Phase::Over => {}
+        }
+    }
+
+    /// A relay tells of a replica behind it.
+    pub(super) fn acked(
+        &mut self,
+        desk: &mut Desk,
+        ticket: WriteTicket,
+        replica: &NodeId,
+        outcome: Result<Stored, RelayFailure>,
+    ) {
+        if let Phase::Storing(replication) = &mut self.phase {
+            let progress = replication.acked(desk, &mut self.head, ticket, replica, outcome);
+            self.after_storing(desk, progress);
+        }
+    }
+
+    pub(super) fn time_up(&mut self, desk: &mut Desk) {
+        if desk.moment() >= self.head.deadline {
+            return self.give_up(desk);
+        }
+        match &mut self.phase {
+            Phase::Forwarding(forwarding) => {
+                forwarding.time_up(desk, &mut self.head, &self.write);
+            }
+            Phase::Reading(read) => {
+                let progress = read.time_up(desk, &mut self.head);
+                self.after_reading(desk, progress);
+            }
+            Phase::Minting(minting) => minting.time_up(desk, &mut self.head, &self.write),
+            Phase::Storing(replication) => {
+                replication.time_up(desk, &mut self.head);
+                self.after_storing(desk, replicate::Progress::Going);
+            }
+            Phase::Waiting(..) | Phase::Over => {}
+        }
+    }
+
+    pub(super) fn cluster_changed(&mut self, desk: &mut Desk) {
+        let Phase::Waiting(epoch, stored) = &mut self.phase else { return };
+        if *epoch > desk.epoch() {
+            return;
+        }
+        match stored.take() {
+            Some(replication) => self.store_again(desk, replication),
+            None => self.plan(desk),
+        }
+    }
+
+    pub(super) fn due(&self, desk: &Desk) -> Moment {
+        let due = match &self.phase {
+            Phase::Forwarding(forwarding) => forwarding.due(desk),
+            Phase::Reading(read) => read.due(desk),
+            Phase::Minting(minting) => minting.due(),
+            Phase::Storing(replication) => earliest(replication.due(desk), self.explain_until),
+            Phase::Waiting(..) | Phase::Over => None,
+        };
+        due.map_or(self.head.deadline, |due| due.min(self.head.deadline))
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over)
+    }
+
+    /// Whether it was answered and only goes on for the sake of the replicas that have yet to answer.
+    pub(super) fn is_lingering(&self) -> bool {
+        self.answered
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let read = match &self.phase {
+            Phase::Reading(read) => read.bytes(),
+            _ => 0,
+        };
+        let versions = match &self.phase {
+            Phase::Storing(replication) => replication.plan.versions.value_bytes(),
+            _ => 0,
+        };
+        read + versions.max(bytes(&self.write))
+    }
+
+    /// Ends it for want of memory.
+    pub(super) fn shed(&mut self, desk: &mut Desk, error: RequestError) {
+        if !self.is_over() && !self.answered {
+            self.fail(desk, error);
+        }
+    }
+
+    fn plan(&mut self, desk: &mut Desk) {
+        if let Err(error) = self.try_plan(desk) {
+            self.fail(desk, error);
+        }
+    }
+
+    fn try_plan(&mut self, desk: &mut Desk) -> Result<(), RequestError> {
+        let site = self.site(desk)?;
+        let context = match &self.write.context {
+            None => None,
+            Some(token) => match token_decode(&site.key, &token.0) {
+                Ok(context) => Some(context),
+                Err(bad) => return Err(RequestError::BadContext(bad.to_string())),
+            },
+        };
+        site.enough_alive(desk)?;
+        if !site.is_own(desk) {
+            if self.is_forwarded {
+                self.refuse(desk, Refusal::NotOwner);
+            } else {
+                self.forward(desk, &site);
+            }
+            return Ok(());
+        }
+        match (&self.write.content, context) {
+            (Content::Tombstone, None) => self.phase = Phase::Reading(self.read(desk)?),
+            (_, context) => self.mint(desk, site, context.unwrap_or_default(), None),
+        }
+        Ok(())
+    }
+
+    fn site(&self, desk: &Desk) -> Result<Site, RequestError> {
+        let Write { keyspace, key, options, .. } = &self.write;
+        Site::find(desk, Side::Write, keyspace, key, |configured| {
+            options.write.unwrap_or(configured)
+        })
+    }
+
+    fn forward(&mut self, desk: &mut Desk, site: &Site) {
+        let replicas = &site.placement.replicas;
+        let order = desk.peers.order(replicas, &desk.node, &desk.datacenter, |_, place| {
+            place.id != desk.node && site.requirement.counts(&place.datacenter)
+        });
+        let replicas = order.into_iter().map(|at| replicas[at].id.clone()).collect();
+        let forwarding = Forwarding::start(desk, &mut self.head, &self.write, replicas);
+        self.phase = Phase::Forwarding(forwarding);
+    }
+
+    /// What a delete without context covers is what a quorum shows.
+    fn read(&mut self, desk: &mut Desk) -> Result<QuorumRead, RequestError> {
+        let Write { keyspace, key, options, .. } = &self.write;
+        let site = Site::find(desk, Side::Read, keyspace, key, |configured| {
+            match options.read.unwrap_or(configured) {
+                // The level of the write that this read is a part of.
+                Consistency::EachQuorum => Consistency::Quorum,
+                level => level,
+            }
+        })?;
+        QuorumRead::start(desk, &mut self.head, site)
+    }
+
+    fn after_reading(&mut self, desk: &mut Desk, progress: read::Progress) {
+        match progress {
+            read::Progress::Waiting => {}
+            read::Progress::Stale(newer) => self.begin_again(desk, newer),
+            read::Progress::Enough => {
+                let phase = std::mem::replace(&mut self.phase, Phase::Over);
+                let Phase::Reading(read) = phase else { return };
+                let receipt = self.write.options.explain.then(|| read.receipt(desk, &self.head));
+                self.delete(desk, read.into_result(), receipt);
+            }
+        }
+    }
+
+    /// Writes a tombstone over what a quorum shows.
+    fn delete(&mut self, desk: &mut Desk, shown: Versions, receipt: Option<Receipt>) {
+        let site = match self.site(desk) {
+            Ok(site) => site,
+            Err(error) => return self.fail(desk, error),
+        };
+        if shown.is_empty() {
+            // A tombstone over nothing would only be a sibling to whoever writes at the same time.
+            return self.succeed(desk, &site, &Context::new(), receipt);
+        }
+        if shown.knows(self.write.write_id) {
+            // It has been issued, here or elsewhere; it may yet have to get to enough replicas.
+            let context = context_of_known(&shown, self.write.write_id, Context::new());
+            self.begin_storing(desk, site, Minted { versions: shown, context }, &[]);
+        } else {
+            self.mint(desk, site, shown.context(), None);
+        }
+    }
+
+    fn mint(
+        &mut self,
+        desk: &mut Desk,
+        site: Site,
+        context: Context,
+        later_than: Option<HybridTime>,
+    ) {
+        let Self { head, write, .. } = self;
+        self.phase = Phase::Minting(Minting::start(desk, head, write, site, context, later_than));
+    }
+
+    fn after_minting(&mut self, desk: &mut Desk, progress: minting::Progress) {
+        match progress {
+            minting::Progress::Going => {}
+            minting::Progress::Minted(minted) => {
+                let phase = std::mem::replace(&mut self.phase, Phase::Over);
+                let Phase::Minting(Minting { site, .. }) = phase else { return };
+                let node = desk.node.clone();
+                self.begin_storing(desk, site, minted, &[node]);
+            }
+            minting::Progress::Stale(newer) => self.begin_again(desk, newer),
+            minting::Progress::Busy if self.maybe_written => self.mint_later(desk),
+            minting::Progress::Busy if self.is_forwarded => self.refuse(desk, Refusal::Busy),
+            minting::Progress::Busy => self.fail(desk, overloaded()),
+            minting::Progress::Broken(refusal) => {
+                self.maybe_written = true;
+                self.mint_elsewhere(desk, refusal);
+            }
+            minting::Progress::Hopeless(error) => self.fail(desk, error),
+        }
+    }
+
+    fn mint_later(&mut self, desk: &Desk) {
+        if let Phase::Minting(minting) = &mut self.phase {
+            minting.ask_later(desk, &self.head);
+        }
+    }
+
+    /// The own store fails, but the other replicas' may not.
+    fn mint_elsewhere(&mut self, desk: &mut Desk, refusal: Refusal) {
+        let Phase::Minting(Minting { site, .. }) = &self.phase else { return };
+        if self.is_forwarded {
+            self.refuse(desk, refusal);
+        } else if site.placement.replicas.len() > 1 {
+            let site = site.clone();
+            self.forward(desk, &site);
+        } else {
+            self.mint_later(desk);
+        }
+    }
+
+    fn begin_storing(&mut self, desk: &mut Desk, site: Site, minted: Minted, holders: &[NodeId]) {
+        let Minted { versions, context } = minted;
+        let can_lose = versions.iter().any(|version| version.write_id == self.write.write_id);
+        let plan = Plan { site, versions, context, can_lose };
+        self.store(desk, plan, holders);
+    }
+
+    fn store(&mut self, desk: &mut Desk, plan: Plan, holders: &[NodeId]) {
+        self.maybe_written = true;
+        self.rounds = self.rounds.wrapping_add(1);
+        self.explain_until = None;
+        let replication = Replication::start(desk, &mut self.head, plan, self.rounds, holders);
+        self.phase = Phase::Storing(replication);
+        self.after_storing(desk, replicate::Progress::Going);
+    }
+
+    /// Goes on under a newer state: the versions stay, who holds them may have changed.
+    fn store_again(&mut self, desk: &mut Desk, replication: Replication) {
+        let holders = replication.holders();
+        let mut plan = replication.plan;
+        match self.site(desk) {
+            Ok(site) if site.key == plan.site.key => {
+                plan.site = site;
+                self.store(desk, plan, &holders);
+            }
+            // The keyspace is gone, and with it what was written.
+            Ok(_) | Err(_) if self.answered => self.phase = Phase::Over,
+            Ok(_) => self.fail(desk, RequestError::NoSuchKeyspace(self.write.keyspace.clone())),
+            Err(error) => self.fail(desk, error),
+        }
+    }
+
+    fn after_storing(&mut self, desk: &mut Desk, progress: replicate::Progress) {
+        match progress {
+            replicate::Progress::Going => {}
+            replicate::Progress::Stale(newer) => return self.begin_again(desk, newer),
+            replicate::Progress::Lost(later) => return self.issue_anew(desk, later),
+        }
+        let Phase::Storing(replication) = &mut self.phase else { return };
+        if !replication.enough() {
+            return;
+        }
+        if !self.answered {
+            let explains = self.write.options.explain && replication.has_stragglers();
+            let wait = desk.moment() + desk.config.explain_wait;
+            if explains && *self.explain_until.get_or_insert(wait) > desk.moment() {
+                return;
+            }
+            self.explain_until = None;
+            self.answered = true;
+            // A later version that is met from here on may have been written by somebody who had
+            // seen this one.
+            replication.plan.can_lose = false;
+            self.head.deadline = self.head.deadline.min(desk.moment() + LINGER);
+            let context = token_encode(&replication.plan.site.key, &replication.plan.context);
+            let receipt = self.write.options.explain.then(|| replication.receipt(desk, &self.head));
+            let written = Written { context: ContextToken(context) };
+            let answer = Answer { result: Ok(written), receipt };
+            reply(desk, &self.head, self.is_forwarded, answer);
+        }
+        if let Phase::Storing(replication) = &self.phase
+            && replication.is_settled()
+        {
+            self.phase = Phase::Over;
+        }
+    }
+
+    /// Under last-write-wins: the write must win over what was there before it was acknowledged.
+    fn issue_anew(&mut self, desk: &mut Desk, later: HybridTime) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Over);
+        let Phase::Storing(replication) = phase else { return };
+        let Plan { site, context, .. } = replication.plan;
+        self.mint(desk, site, context, Some(later));
+    }
+
+    fn begin_again(&mut self, desk: &mut Desk, newer: Box<ClusterState>) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Over);
+        let stored = match phase {
+            Phase::Storing(replication) => Some(replication),
+            Phase::Forwarding(forwarding) => {
+                self.maybe_written |= forwarding.maybe_written();
+                None
+            }
+            _ => None,
+        };
+        match (desk.learn(newer), stored) {
+            (Some(epoch), stored) => self.phase = Phase::Waiting(epoch, stored),
+            (None, Some(replication)) => self.store_again(desk, replication),
+            (None, None) => self.plan(desk),
+        }
+    }
+
+    /// What another coordinator made of it is the answer, unless that would hide that an earlier
+    /// attempt may have been kept.
+    fn pass_on(&mut self, desk: &mut Desk, answer: Answer<Written>) {
+        match answer.result {
+            Err(error) => self.fail_with(desk, error, answer.receipt),
+            Ok(_) => {
+                self.phase = Phase::Over;
+                reply(desk, &self.head, self.is_forwarded, answer);
+            }
+        }
+    }
+
+    fn succeed(
+        &mut self,
+        desk: &mut Desk,
+        site: &Site,
+        context: &Context,
+        receipt: Option<Receipt>,
+    ) {
+        self.phase = Phase::Over;
+        let written = Written { context: ContextToken(token_encode(&site.key, context)) };
+        reply(desk, &self.head, self.is_forwarded, Answer { result: Ok(written), receipt });
+    }
+
+    fn give_up(&mut self, desk: &mut Desk) {
+        if self.answered {
+            self.phase = Phase::Over;
+            return;
+        }
+        if let Phase::Storing(replication) = &self.phase
+            && replication.enough()
+        {
+            // Only the receipt was waited for.
+            self.explain_until = Some(desk.moment());
+            self.after_storing(desk, replicate::Progress::Going);
+            self.phase = Phase::Over;
+            return;
+        }
+        let (required, received) = self.counts(desk);
+        self.fail(desk, RequestError::Timeout { required, received });
+    }
+
+    fn counts(&self, desk: &Desk) -> (u16, u16) {
+        match &self.phase {
+            Phase::Storing(replication) | Phase::Waiting(_, Some(replication)) => {
+                replication.counts()
+            }
+            Phase::Reading(read) => read.counts(),
+            _ => {
+                let required = self.site(desk).map(|site| site.requirement.required());
+                (required.unwrap_or(1), 0)
+            }
+        }
+    }
+
+    fn fail(&mut self, desk: &mut Desk, error: RequestError) {
+        let receipt = match &self.phase {
+            _ if !self.write.options.explain => None,
+            Phase::Storing(replication) => Some(replication.receipt(desk, &self.head)),
+            Phase::Reading(read) => Some(read.receipt(desk, &self.head)),
+            _ => None,
+        };
+        self.fail_with(desk, error, receipt);
+    }
+
+    /// Ends it. Once the write may have been kept somewhere, only one error is honest.
+    fn fail_with(&mut self, desk: &mut Desk, error: RequestError, receipt: Option<Receipt>) {
+        let in_hands = match &self.phase {
+            Phase::Forwarding(forwarding) => forwarding.maybe_written(),
+            _ => false,
+        };
+        let error = match error {
+            RequestError::Timeout { .. } => error,
+            _ if self.maybe_written || in_hands => {
+                let (required, received) = self.counts(desk);
+                RequestError::Timeout { required, received }
+            }
+            _ => error,
+        };
+        self.phase = Phase::Over;
+        reply(desk, &self.head, self.is_forwarded, Answer { result: Err(error), receipt });
+    }
+
+    /// Hands it back to the coordinator that it came from.
+    fn refuse(&mut self, desk: &mut Desk, refusal: Refusal) {
+        self.phase = Phase::Over;
+        desk.reply(&self.head, Reply::Forward(Err(refusal)));
+    }
+}
+
+fn reply(desk: &mut Desk, head: &Head, is_forwarded: bool, answer: Answer<Written>) {
+    let reply = if is_forwarded { Reply::Forward(Ok(answer)) } else { Reply::Write(answer) };
+    desk.reply(head, reply);
+}
+
+/// What a write weighs.
+pub(super) fn bytes(write: &Write) -> usize {
+    let content = match &write.content {
+        Content::Value(value) => value.bytes().len(),
+        Content::Tombstone => 0,
+    };
+    let context = write.context.as_ref().map_or(0, |token| token.0.len());
+    write.key.as_bytes().len() + content + context
+}

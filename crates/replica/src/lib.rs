@@ -1,0 +1,13 @@
+//! Storing and coordinating: what a node does with keys.
+//!
+//! A [`Replica`](replica::Replica) is one vnode: it merges, issues dots, and keeps versions in a
+//! [`Store`](store::Store). A [`Coordinator`](coordinator::Coordinator) carries out clients' requests:
+//! it knows who holds a key, asks them, counts ([`tally`]) and answers. Both are pure state machines in
+//! thin actor shells.
+
+mod clock;
+pub mod coordinator;
+pub mod placement;
+pub mod replica;
+pub mod store;
+pub mod tally;

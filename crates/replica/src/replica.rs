@@ -1,0 +1,17 @@
+//! One vnode: a partition that this node holds.
+//!
+//! [`Replica`] is the behaviour; [`ReplicaActor`] gives it a mailbox and a store.
+
+mod actor;
+mod events;
+mod issuer;
+mod key;
+mod machine;
+mod mint;
+#[cfg(test)]
+mod tests;
+
+pub use actor::{ClusterChanged, Freeze, Frozen, ReplicaActor, ReplicaParts, Stop, Thaw};
+pub use events::{CommitNumber, CommitOutcome, Effect, Input, Reply, Request, Token};
+pub use machine::{Replica, ReplicaConfig};
+pub(crate) use mint::context_of_known;

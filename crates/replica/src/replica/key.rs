@@ -1,0 +1,91 @@
+//! One key in a vnode's hands: what is durable of it, and what is on its way to be.
+//!
+//! Invariants: every uncommitted state is a join of the one before; merging starts from the last of
+//! them; readers see the durable one.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use anello_protocol::{
+    causality::Dot,
+    message::replica::{StoreVersions, Stored},
+    version::{ConflictRule, Version, Versions, WriteId},
+};
+
+use super::events::CommitNumber;
+
+/// See the head of this file.
+#[derive(Debug)]
+pub(super) struct OpenKey {
+    committed: Arc<Versions>,
+    uncommitted: VecDeque<(CommitNumber, Arc<Versions>)>,
+}
+
+impl OpenKey {
+    /// A key as the store has it.
+    pub(super) fn new(committed: Versions) -> Self {
+        Self { committed: Arc::new(committed), uncommitted: VecDeque::new() }
+    }
+
+    /// What readers may see.
+    pub(super) fn committed(&self) -> &Arc<Versions> {
+        &self.committed
+    }
+
+    /// What merging starts from.
+    pub(super) fn latest(&self) -> &Arc<Versions> {
+        self.uncommitted.back().map_or(&self.committed, |(_, versions)| versions)
+    }
+
+    /// The commit that has to end before everything in [`OpenKey::latest`] is durable.
+    pub(super) fn last_commit(&self) -> Option<CommitNumber> {
+        self.uncommitted.back().map(|(number, _)| *number)
+    }
+
+    /// A commit is under way.
+    pub(super) fn push(&mut self, number: CommitNumber, versions: Arc<Versions>) {
+        self.uncommitted.push_back((number, versions));
+    }
+
+    /// A commit is durable, and with it all before it.
+    pub(super) fn committed_up_to(&mut self, number: CommitNumber) {
+        while self.uncommitted.front().is_some_and(|(first, _)| *first <= number) {
+            if let Some((_, versions)) = self.uncommitted.pop_front() {
+                self.committed = versions;
+            }
+        }
+    }
+
+    /// A commit has come to nothing. Later ones, which contain it, go on.
+    pub(super) fn failed(&mut self, number: CommitNumber) {
+        self.uncommitted.retain(|(own, _)| *own != number);
+    }
+
+    /// Whether everything is durable, so that the store can tell it as well.
+    pub(super) fn is_settled(&self) -> bool {
+        self.uncommitted.is_empty()
+    }
+}
+
+/// Joins versions from elsewhere into what is held: what is to be kept, if that is more than before,
+/// and the answer.
+pub(super) fn join(held: &Versions, store: StoreVersions) -> (Option<Versions>, Stored) {
+    let pushed = match store.rule {
+        ConflictRule::Siblings => None,
+        ConflictRule::Lww => {
+            let latest = store.versions.iter().max_by_key(|version| (version.time, version.dot));
+            latest.map(|version| (version.dot, version.write_id))
+        }
+    };
+    let mut joined = held.clone();
+    let is_new = joined.merge(store.versions, store.rule);
+    let winner = joined.iter().max_by_key(|version| (version.time, version.dot));
+    let lost = |((dot, write_id), winner): ((Dot, WriteId), &Version)| {
+        // A write that knew of the pushed one came after it: nothing is lost that should have stayed. The
+        // same write issued elsewhere is no such: its later time is known here and not where the pushed
+        // version counts as kept, so the two would not stand for one write towards a third.
+        let follows = winner.absorbed.contains(&write_id);
+        (winner.dot != dot && !follows).then_some(winner.time)
+    };
+    let lost_to = pushed.zip(winner).and_then(lost);
+    (is_new.then_some(joined), Stored { lost_to })
+}

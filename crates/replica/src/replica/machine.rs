@@ -1,0 +1,401 @@
+//! The behaviour of one vnode: reading, joining, issuing dots, and keeping what comes of it.
+//!
+//! Invariants:
+//! - a dot is shown to nobody, not even in a digest, before the commit that holds it is durable;
+//! - what the answer to a request rests on is durable when it is sent, also where the request itself
+//!   changed nothing;
+//! - commits of a key are issued in the order of its states, each containing those before;
+//! - after a commit whose outcome is unknown no dot is issued under the same incarnation;
+//! - requests that wait are bounded by count and bytes; past the bound the answer is
+//!   [`Refusal::Busy`].
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use anello_protocol::{
+    id::{Epoch, KeyspaceId, NodeId, PartitionId},
+    key::DataKey,
+    message::replica::{Held, Refusal, Want},
+    time::Now,
+    version::Versions,
+};
+
+use super::{
+    events::{CommitNumber, CommitOutcome, Effect, Input, Reply, Request, Token},
+    issuer::Issuer,
+    key::{self, OpenKey},
+    mint::{self, Mint},
+};
+use crate::{
+    placement::View,
+    store::{Commit, VnodeRecord},
+};
+
+/// The bounds of a vnode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaConfig {
+    /// The most requests that wait for the store, default 4,096. More hide a slow disk for longer.
+    pub requests_max: usize,
+    /// The most bytes of keys and values in them, default 8 MiB. More costs that much memory a vnode.
+    pub bytes_max: usize,
+}
+
+impl Default for ReplicaConfig {
+    fn default() -> Self {
+        Self { requests_max: 4096, bytes_max: 8 << 20 }
+    }
+}
+
+/// One vnode. See the head of this file.
+#[derive(Debug)]
+pub struct Replica {
+    node: NodeId,
+    partition: PartitionId,
+    config: ReplicaConfig,
+    issuer: Issuer,
+    standing: Option<Standing>,
+    frozen: Frozen,
+    keys: BTreeMap<DataKey, KeyState>,
+    commits: BTreeMap<CommitNumber, CommitUnderWay>,
+    next_commit: CommitNumber,
+    load: Load,
+    effects: VecDeque<Effect>,
+}
+
+/// The agreed state, and in which keyspaces this vnode is a replica under it.
+#[derive(Debug)]
+struct Standing {
+    view: Arc<View>,
+    holds: BTreeMap<KeyspaceId, bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Frozen {
+    No,
+    /// Writes are still under way.
+    Ending,
+    Quiet,
+}
+
+/// What waits, by count and bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    requests: usize,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+enum KeyState {
+    /// The store is being asked; who waits for its answer, in order.
+    Loading(Vec<Waiting>),
+    /// There are commits under way.
+    Open(OpenKey),
+}
+
+#[derive(Debug)]
+struct Waiting {
+    token: Token,
+    request: Request,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct CommitUnderWay {
+    key: DataKey,
+    record: Option<VnodeRecord>,
+    replies: Vec<(Token, Reply, usize)>,
+}
+
+impl Replica {
+    /// A vnode that goes on from what the store remembers of it.
+    ///
+    /// `remembered` is `None` at its first start, and whenever it can't be proved that the store holds
+    /// everything that it ever acknowledged: the vnode then issues its dots under a new incarnation.
+    /// `seed` is drawn at random at every start.
+    pub fn new(
+        node: NodeId,
+        partition: PartitionId,
+        config: ReplicaConfig,
+        seed: u64,
+        remembered: Option<VnodeRecord>,
+    ) -> Self {
+        Self {
+            issuer: Issuer::new(&node, partition, seed, remembered),
+            node,
+            partition,
+            config,
+            standing: None,
+            frozen: Frozen::No,
+            keys: BTreeMap::new(),
+            commits: BTreeMap::new(),
+            next_commit: CommitNumber(0),
+            load: Load::default(),
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// Takes one input in; what is to be done about it is in [`Replica::next_effect`].
+    pub fn handle(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Asked { token, request } => self.asked(now, token, request),
+            Input::Loaded(key, found) => self.loaded(now, key, found),
+            Input::Committed(number, outcome) => self.committed(number, outcome),
+            Input::ClusterChanged(view) => self.cluster_changed(view),
+            Input::Freeze => {
+                self.frozen = Frozen::Ending;
+                self.settle_freeze();
+            }
+            Input::Thaw => self.frozen = Frozen::No,
+        }
+    }
+
+    /// The next thing to do, in order.
+    pub fn next_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// How many requests wait for the store.
+    pub fn waiting(&self) -> usize {
+        self.load.requests
+    }
+
+    /// The number of the state that it acts under; 0 while it has been told none.
+    pub fn epoch(&self) -> Epoch {
+        self.standing.as_ref().map(|standing| standing.view.epoch()).unwrap_or_default()
+    }
+
+    fn asked(&mut self, now: Now, token: Token, request: Request) {
+        if let Err(refusal) = self.admit(&request) {
+            self.effects.push_back(Effect::Reply(token, request.refused(refusal)));
+            return;
+        }
+        if let Request::Read(read) = &request
+            && let Some(KeyState::Open(open)) = self.keys.get(&read.key)
+        {
+            let held = look(open.committed(), read.want);
+            self.effects.push_back(Effect::Reply(token, Reply::Read(Ok(held))));
+            return;
+        }
+        let bytes = request.weight();
+        let full = self.load.requests >= self.config.requests_max
+            || self.load.bytes + bytes > self.config.bytes_max.max(bytes);
+        if full {
+            self.effects.push_back(Effect::Reply(token, request.refused(Refusal::Busy)));
+            return;
+        }
+        self.load.requests += 1;
+        self.load.bytes += bytes;
+        let waiting = Waiting { token, request, bytes };
+        match self.keys.get_mut(waiting.request.key()) {
+            Some(KeyState::Loading(queue)) => queue.push(waiting),
+            Some(KeyState::Open(_)) => self.carry_out(now, waiting),
+            None => {
+                let key = waiting.request.key().clone();
+                self.effects.push_back(Effect::Load(key.clone()));
+                self.keys.insert(key, KeyState::Loading(vec![waiting]));
+            }
+        }
+    }
+
+    fn loaded(&mut self, now: Now, key: DataKey, found: Result<Versions, String>) {
+        match self.keys.remove(&key) {
+            Some(KeyState::Loading(queue)) => match found {
+                Ok(versions) => self.open(now, key, versions, queue),
+                Err(sentence) => {
+                    for Waiting { token, request, bytes } in queue {
+                        let refusal = Refusal::Storage(sentence.clone());
+                        self.reply(token, request.refused(refusal), bytes);
+                    }
+                }
+            },
+            // Nobody asked for it: what is known is newer.
+            Some(open @ KeyState::Open(_)) => {
+                self.keys.insert(key, open);
+            }
+            None => {}
+        }
+    }
+
+    fn open(&mut self, now: Now, key: DataKey, versions: Versions, queue: Vec<Waiting>) {
+        // Most often a single reader waits, who can have the versions as they are.
+        if let [Waiting { token, request: Request::Read(read), bytes }] = &queue[..] {
+            let held = match read.want {
+                Want::Full => Held::Full(versions),
+                Want::Digest => Held::Digest(versions.digest()),
+            };
+            return self.reply(*token, Reply::Read(Ok(held)), *bytes);
+        }
+        self.keys.insert(key.clone(), KeyState::Open(OpenKey::new(versions)));
+        for waiting in queue {
+            // The cluster may have changed, or be frozen, since the request was admitted.
+            match self.admit(&waiting.request) {
+                Ok(()) => self.carry_out(now, waiting),
+                Err(refusal) => {
+                    let Waiting { token, request, bytes } = waiting;
+                    self.reply(token, request.refused(refusal), bytes);
+                }
+            }
+        }
+        self.close_if_settled(&key);
+    }
+
+    /// Carries a request out on a key that is open.
+    fn carry_out(&mut self, now: Now, Waiting { token, request, bytes }: Waiting) {
+        let key = request.key().clone();
+        let open = open_key(&mut self.keys, &key);
+        let (kept, record, reply) = match request {
+            Request::Read(read) => {
+                let held = look(open.committed(), read.want);
+                return self.reply(token, Reply::Read(Ok(held)), bytes);
+            }
+            Request::Store(store) => {
+                let (kept, stored) = key::join(open.latest(), store);
+                // What is joined with may hold a fresh dot, whose own commit may yet fail.
+                let rests_on = open.last_commit();
+                let record = rests_on.and_then(|_| self.issuer.record_to_commit());
+                (kept, record, Reply::Store(Ok(stored)))
+            }
+            Request::Mint(write) => {
+                match mint::mint(open.latest(), write, &mut self.issuer, now.wall_ms) {
+                    Ok(Mint::Fresh(kept, minted)) => {
+                        (Some(kept), self.issuer.record_to_commit(), Reply::Mint(Ok(minted)))
+                    }
+                    Ok(Mint::Known(minted)) => (None, None, Reply::Mint(Ok(minted))),
+                    Err(refusal) => return self.reply(token, Reply::Mint(Err(refusal)), bytes),
+                }
+            }
+        };
+        let Some(kept) = kept else {
+            // Nothing new; but what the answer rests on may still be on its way to the disk.
+            let last = open.last_commit().and_then(|last| self.commits.get_mut(&last));
+            return match last {
+                Some(commit) => commit.replies.push((token, reply, bytes)),
+                None => self.reply(token, reply, bytes),
+            };
+        };
+        let number = self.next_commit;
+        self.next_commit.0 += 1;
+        let kept = Arc::new(kept);
+        open.push(number, kept.clone());
+        let partition = self.partition;
+        let commit = Commit { partition, key: key.clone(), versions: kept, vnode_record: record };
+        self.commits
+            .insert(number, CommitUnderWay { key, record, replies: vec![(token, reply, bytes)] });
+        self.effects.push_back(Effect::Commit(number, commit));
+    }
+
+    fn committed(&mut self, number: CommitNumber, outcome: CommitOutcome) {
+        let Some(CommitUnderWay { key, record, replies }) = self.commits.remove(&number) else {
+            return;
+        };
+        let open = open_key(&mut self.keys, &key);
+        let refusal = match outcome {
+            CommitOutcome::Durable => {
+                open.committed_up_to(number);
+                if let Some(record) = record {
+                    self.issuer.committed(record);
+                }
+                None
+            }
+            // What was issued in it can be issued again: nobody has seen it and nothing holds it.
+            CommitOutcome::NotTaken if open.last_commit() == Some(number) => {
+                open.failed(number);
+                Some(Refusal::Busy)
+            }
+            CommitOutcome::NotTaken => {
+                open.failed(number);
+                self.issuer.renew();
+                Some(Refusal::Storage("the store took a later commit and not this one".into()))
+            }
+            CommitOutcome::Failed(sentence) => {
+                open.failed(number);
+                self.issuer.renew();
+                Some(Refusal::Storage(sentence))
+            }
+        };
+        self.close_if_settled(&key);
+        for (token, reply, bytes) in replies {
+            let reply = match &refusal {
+                None => reply,
+                Some(refusal) => reply.refused(refusal.clone()),
+            };
+            self.reply(token, reply, bytes);
+        }
+        self.settle_freeze();
+    }
+
+    fn cluster_changed(&mut self, view: Arc<View>) {
+        if view.epoch() >= self.epoch() {
+            self.standing = Some(Standing { view, holds: BTreeMap::new() });
+        }
+    }
+
+    /// Whether a request is for this vnode, under the state that it acts under.
+    fn admit(&mut self, request: &Request) -> Result<(), Refusal> {
+        let Some(standing) = &mut self.standing else {
+            return Err(Refusal::Behind(Epoch::default()));
+        };
+        let own = standing.view.epoch();
+        if request.epoch() < own {
+            let newer = (**standing.view.cluster()).clone();
+            return Err(Refusal::StaleEpoch(Box::new(newer)));
+        }
+        if request.epoch() > own {
+            return Err(Refusal::Behind(own));
+        }
+        let key = request.key();
+        let partition = key.hash.partition(standing.view.cluster().partitions);
+        let holds = *standing
+            .holds
+            .entry(key.keyspace)
+            .or_insert_with(|| standing.view.holds(&self.node, key.keyspace, self.partition));
+        if partition != self.partition || !holds {
+            return Err(Refusal::NotOwner);
+        }
+        match request {
+            Request::Store(_) | Request::Mint(_) if self.frozen != Frozen::No => {
+                Err(Refusal::Frozen)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn close_if_settled(&mut self, key: &DataKey) {
+        if let Some(KeyState::Open(open)) = self.keys.get(key)
+            && open.is_settled()
+        {
+            self.keys.remove(key);
+        }
+    }
+
+    fn settle_freeze(&mut self) {
+        if self.frozen == Frozen::Ending && self.commits.is_empty() {
+            self.frozen = Frozen::Quiet;
+            self.effects.push_back(Effect::Quiet);
+        }
+    }
+
+    /// Answers a request that waited.
+    fn reply(&mut self, token: Token, reply: Reply, bytes: usize) {
+        self.load.requests -= 1;
+        self.load.bytes -= bytes;
+        self.effects.push_back(Effect::Reply(token, reply));
+    }
+}
+
+/// A key that is open: commits are under way, or requests are being carried out on it.
+fn open_key<'a>(keys: &'a mut BTreeMap<DataKey, KeyState>, key: &DataKey) -> &'a mut OpenKey {
+    match keys.get_mut(key) {
+        Some(KeyState::Open(open)) => open,
+        _ => unreachable!("a key is open as long as a commit of it is under way"),
+    }
+}
+
+fn look(versions: &Versions, want: Want) -> Held {
+    match want {
+        Want::Full => Held::Full(versions.clone()),
+        Want::Digest => Held::Digest(versions.digest()),
+    }
+}

@@ -1,0 +1,100 @@
+//! The port behind which a node keeps its data.
+//!
+//! A [`Store`] holds, for every key, the set of versions that the vnode wrote last, and for every
+//! vnode its [`VnodeRecord`]. It knows nothing of merging. What it answers for: a batch is kept whole
+//! or not at all, batches are kept in the order in which they were given, `done` means durable, and a
+//! read never shows what a crash could still take back. [`conformance`] checks what can be checked.
+
+pub mod conformance;
+mod memory;
+
+use std::sync::Arc;
+
+use anello_protocol::{
+    causality::Incarnation,
+    id::{KeyspaceId, PartitionId},
+    key::DataKey,
+    version::Versions,
+};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+pub use memory::MemoryStore;
+
+/// What a vnode must remember to issue no dot twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct VnodeRecord {
+    /// The life under which it issues dots.
+    pub incarnation: Incarnation,
+    /// It may have used any birth number below this one.
+    pub births_reserved: u64,
+}
+
+/// What is kept together, or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// The vnode.
+    pub partition: PartitionId,
+    /// The key.
+    pub key: DataKey,
+    /// All that is to be kept of the key, in place of what was.
+    pub versions: Arc<Versions>,
+    /// What the vnode must remember from here on, if that changed.
+    pub vnode_record: Option<VnodeRecord>,
+}
+
+/// Called once, on any thread, when the fate of a commit is known.
+pub type CommitDone = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// The store's queue is full: the commit was not taken, and never will be.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("the store's queue is full")]
+pub struct StoreBusy;
+
+/// The storage engine failed. A commit that failed may have been kept all the same.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct StoreError(pub String);
+
+/// What a read that must not block came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CachedRead {
+    /// What is kept of the key; empty if nobody has written it.
+    Hit(Versions),
+    /// Only [`Store::read`], which may block, can tell.
+    WouldBlock,
+}
+
+/// About how much a store holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreEstimate {
+    /// Keys, tombstones included.
+    pub keys: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+}
+
+/// Where a node keeps its data. All vnodes share one.
+pub trait Store: Send + Sync + 'static {
+    /// What is durably kept of a key; empty if nobody has written it. May wait for a disk.
+    fn read(&self, key: &DataKey) -> Result<Versions, StoreError>;
+
+    /// The same from memory alone, without waiting for anything.
+    fn read_cached(&self, key: &DataKey) -> Result<CachedRead, StoreError>;
+
+    /// Takes a batch in and returns at once; `done` is called once it is durable, or has failed.
+    ///
+    /// Batches of one vnode are kept in the order in which they were given. The queue is bounded: when
+    /// it is full, the batch is not taken and `done` is dropped.
+    fn commit(&self, commit: Commit, done: CommitDone) -> Result<(), StoreBusy>;
+
+    /// What a vnode last asked to be remembered. Reads the disk: for starting up.
+    fn load_vnode(&self, partition: PartitionId) -> Result<Option<VnodeRecord>, StoreError>;
+
+    /// Whether there is anything of this keyspace, or of any if none is named, tombstones and commits
+    /// under way included. May wait for a disk.
+    fn holds_data(&self, keyspace: Option<KeyspaceId>) -> Result<bool, StoreError>;
+
+    /// About how much there is.
+    fn estimate(&self) -> StoreEstimate;
+}

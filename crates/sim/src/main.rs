@@ -1,0 +1,108 @@
+//! `anello-sim`: runs seeds, and replays one with everything that happens in it.
+
+use std::{
+    ops::Range,
+    process::ExitCode,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Instant, SystemTime},
+};
+
+use anello_sim::run::{Outcome, Settings, replay_command, run};
+use anyhow::{Context, bail};
+use clap::Parser;
+
+/// Simulates fleets and checks what Anello promises.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// Run this seed, and show how much happened.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Print everything that happens (with --seed).
+    #[arg(long)]
+    trace: bool,
+    /// Run the seeds FROM..TO, without TO.
+    #[arg(long, value_name = "FROM..TO", value_parser = seeds)]
+    seeds: Option<Range<u64>>,
+    /// Run so many seeds that were never run before.
+    #[arg(long, value_name = "N")]
+    fresh: Option<u64>,
+    /// End with the first seed that fails.
+    #[arg(long)]
+    stop_at_first: bool,
+    /// How many seeds run at once.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+}
+
+fn seeds(text: &str) -> anyhow::Result<Range<u64>> {
+    let (from, to) = text.split_once("..").context("expected FROM..TO")?;
+    Ok(from.parse()?..to.parse()?)
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let args = Args::parse();
+    if let Some(seed) = args.seed {
+        let outcome = run(Settings { is_traced: args.trace, ..Settings::of(seed) });
+        println!("{:#?}\nhistory {:016x}", outcome.counters, outcome.history_hash);
+        show(seed, &outcome);
+        return Ok(code(!outcome.violations.is_empty()));
+    }
+    let range = match (args.seeds, args.fresh) {
+        (Some(seeds), None) => seeds,
+        (None, Some(count)) => {
+            let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+            let from = u64::try_from(clock.as_micros())?;
+            from..from + count
+        }
+        _ => bail!("one of --seed, --seeds and --fresh"),
+    };
+    println!("seeds {}..{}", range.start, range.end);
+    let began = Instant::now();
+    let next = AtomicU64::new(range.start);
+    let finished = AtomicU64::new(0);
+    let is_over = AtomicBool::new(false);
+    let failed = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..args.threads.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= range.end || is_over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let outcome = run(Settings::of(seed));
+                    finished.fetch_add(1, Ordering::Relaxed);
+                    if !outcome.violations.is_empty() {
+                        is_over.store(args.stop_at_first, Ordering::Relaxed);
+                        let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                        failed.push(seed);
+                        show(seed, &outcome);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let count = finished.into_inner();
+    println!("{count} seeds in {:.1?}, {} failed", began.elapsed(), failed.len());
+    Ok(code(!failed.is_empty()))
+}
+
+fn show(seed: u64, outcome: &Outcome) {
+    for violation in outcome.violations.iter().take(3) {
+        let at_ms = violation.at.0 / 1000;
+        println!("seed {seed} at {at_ms} ms: {}: {}", violation.check, violation.what);
+    }
+    if !outcome.violations.is_empty() {
+        println!("replay: {}", replay_command(seed));
+    }
+}
+
+fn code(is_failed: bool) -> ExitCode {
+    if is_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}

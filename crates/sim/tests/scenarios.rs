@@ -1,0 +1,70 @@
+//! What went wrong in other systems, played through with many seeds each. The numbers are those of the
+//! table of scenarios that Anello was designed against.
+
+use anello_sim::{
+    client::Mix,
+    faults::FaultMix,
+    run::{Settings, run_all},
+};
+
+fn holds(mix: Mix, faults: FaultMix) {
+    let settings: Vec<Settings> =
+        (1_000..1_030).map(|seed| Settings { mix, faults, ..Settings::of(seed) }).collect();
+    let failed = run_all(&settings);
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+/// T1, Riak: many writers append to one key without having read it, while partitions come and go. Every
+/// acknowledged element is in what is read in the end.
+#[test]
+fn t1_concurrent_appends_under_partitions() {
+    holds(Mix::Appends, FaultMix::Partitions);
+}
+
+/// T3, riak_kv#679: the node that issued a key's dots loses what it had not synced, and goes on issuing. A
+/// write without a context survives.
+#[test]
+fn t3_blind_writes_at_nodes_that_forget() {
+    holds(Mix::Appends, FaultMix::Crashes);
+}
+
+/// T14, Garage: clocks are wrong by days and jump, in a keyspace where the last write wins. Of two writes,
+/// one acknowledged before the other began, the later one wins; deletes as well as puts.
+#[test]
+fn t14_lww_under_scrambled_clocks() {
+    holds(Mix::Lww, FaultMix::Clocks);
+}
+
+/// T17, Aerospike: read, then write with the context, as a counter does, under partitions. Nothing is
+/// replaced that its writer had not read.
+#[test]
+fn t17_counters_under_partitions() {
+    holds(Mix::Updates, FaultMix::Partitions);
+}
+
+/// T18, Aerospike: all nodes are killed within a second, again and again, under writes.
+#[test]
+fn t18_all_replicas_are_killed_at_once() {
+    holds(Mix::Any, FaultMix::CrashAll);
+    holds(Mix::Appends, FaultMix::CrashAll);
+}
+
+/// T18, Aerospike: a process stands still and goes on as if no time had passed.
+#[test]
+fn t18_nodes_stand_still() {
+    holds(Mix::Any, FaultMix::Pauses);
+}
+
+/// T19, jetcd: the write is done, the answer is lost, the client asks again elsewhere. It is one event.
+#[test]
+fn t19_lost_replies_and_retries() {
+    holds(Mix::Updates, FaultMix::Calm);
+    holds(Mix::Any, FaultMix::Calm);
+}
+
+/// T30, Cassandra: two writes of one millisecond to an `lww` key. One of them wins everywhere.
+#[test]
+fn t30_lww_writes_at_one_moment() {
+    holds(Mix::Lww, FaultMix::Calm);
+    holds(Mix::Lww, FaultMix::Crashes);
+}
