@@ -1,15 +1,25 @@
 //! Where the cluster is and as whom to talk to it: the flags that all commands share, and the client
 //! that they make.
 
-use std::{path::PathBuf, time::Duration};
+use std::{future::Future, path::PathBuf, time::Duration};
 
 use anello_client::{
-    Client, ClientBuilder, Consistency, Error, ErrorKind, Profile, ProfileError, QuorumKind,
+    Client, ClientBuilder, Consistency, Error, ErrorKind, Profile, ProfileError, QuorumKind, Tally,
 };
 use anello_protocol::id::Datacenter;
 use clap::Args;
+use tokio::time::{Instant, timeout_at};
 
 use crate::outcome::Failure;
+
+/// How long a command may take that doesn't say.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for a change of the cluster: the members vote on it, also while some of them are away.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(20);
+/// So much less time is given to what a command does, at most, so that it can still say what is wrong.
+const MARGIN_MAX: Duration = Duration::from_millis(100);
+/// The longest attempt at one node, so that a node that hangs leaves time for others.
+const ATTEMPT_MAX: Duration = Duration::from_secs(2);
 
 /// Where and as whom.
 #[derive(Clone, Debug, Default, Args)]
@@ -22,10 +32,16 @@ pub(crate) struct Cluster {
     #[arg(long, value_name = "ADDR", value_delimiter = ',', value_parser = address)]
     #[arg(help_heading = "Cluster")]
     node: Vec<String>,
-    /// How long it may take, such as 500ms, 5s or 1m
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
-    #[arg(help_heading = "Cluster")]
-    timeout: Duration,
+    /// How long it may take from start to end, such as 500ms, 5s or 1m; of import and bench, how long
+    /// connecting and each operation may; without it 5s, and 20s for a change of the cluster
+    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "Cluster")]
+    timeout: Option<Duration>,
+}
+
+/// A client for one command, which is over by its deadline.
+pub(crate) struct Session {
+    client: Client,
+    deadline: Instant,
 }
 
 /// How many replicas must answer.
@@ -47,9 +63,9 @@ pub(crate) struct Level {
 }
 
 impl Cluster {
-    /// How long it may take.
+    /// How long connecting, or an operation, may take.
     pub(crate) fn timeout(&self) -> Duration {
-        self.timeout
+        self.timeout.unwrap_or(TIMEOUT)
     }
 
     /// The datacenter that the profile says one is in; none if nodes are named instead.
@@ -69,14 +85,34 @@ impl Cluster {
         })
     }
 
-    /// A client of the cluster.
-    pub(crate) async fn connect(&self, level: &Level) -> Result<Client, Failure> {
-        self.connect_with(|builder| level.apply(builder)).await
+    /// Connects for a command.
+    pub(crate) async fn connect(&self, level: &Level) -> Result<Session, Failure> {
+        self.connect_within(self.timeout(), level).await
     }
 
-    /// A client of the cluster, with settings of its own.
+    /// Connects for a command that changes the cluster.
+    pub(crate) async fn connect_to_change(&self) -> Result<Session, Failure> {
+        self.connect_within(self.timeout.unwrap_or(CHANGE_TIMEOUT), &Level::default()).await
+    }
+
+    async fn connect_within(&self, time: Duration, level: &Level) -> Result<Session, Failure> {
+        let deadline = Instant::now() + time;
+        let connecting = self.client(less_margin(time), |builder| level.apply(builder));
+        let client = timeout_at(deadline, connecting).await.unwrap_or_else(|_| Err(too_late()))?;
+        Ok(Session { client, deadline })
+    }
+
+    /// A client for many operations, each of which may take its time, with settings of its own.
     pub(crate) async fn connect_with(
         &self,
+        settings: impl FnOnce(ClientBuilder) -> ClientBuilder,
+    ) -> Result<Client, Failure> {
+        self.client(self.timeout(), settings).await
+    }
+
+    async fn client(
+        &self,
+        timeout: Duration,
         settings: impl FnOnce(ClientBuilder) -> ClientBuilder,
     ) -> Result<Client, Failure> {
         let profile = self.profile()?;
@@ -85,15 +121,81 @@ impl Cluster {
             builder = builder.seeds(self.node.iter().cloned());
         }
         let builder = builder
-            .timeout(self.timeout)
-            .attempt_timeout(self.timeout.min(Duration::from_secs(2)))
-            .connect_timeout(self.timeout);
+            .timeout(timeout)
+            .attempt_timeout(timeout.min(ATTEMPT_MAX))
+            .connect_timeout(timeout);
         let client = settings(builder).connect().await?;
         Ok(match &self.node[..] {
             [only] => client.to_node(only),
             _ => client,
         })
     }
+}
+
+impl Session {
+    /// The client.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// How long the next operation may take so that its outcome can still be told.
+    pub(crate) fn left(&self) -> Duration {
+        less_margin(self.deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Waits for an answer, until the command's time is over.
+    pub(crate) async fn answer<T>(
+        &self,
+        asked: impl IntoFuture<Output = Result<T, Error>>,
+    ) -> Result<T, Failure> {
+        match timeout_at(self.deadline, asked.into_future()).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(too_late()),
+        }
+    }
+
+    /// Waits for the outcome of a write, until the command's time is over.
+    pub(crate) async fn written<T>(
+        &self,
+        asked: impl IntoFuture<Output = Result<T, Error>>,
+    ) -> Result<T, Failure> {
+        match timeout_at(self.deadline, asked.into_future()).await {
+            Ok(outcome) => Ok(outcome?),
+            Err(_) => {
+                Err(Failure::failed("no answer came in time; it may have happened all the same"))
+            }
+        }
+    }
+
+    /// Waits for the outcome of a change of the cluster, until the command's time is over.
+    pub(crate) async fn change<T>(
+        &self,
+        asked: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Failure> {
+        match timeout_at(self.deadline, asked).await {
+            Ok(outcome) => outcome.map_err(Failure::of_change),
+            Err(_) => Err(no_vote()),
+        }
+    }
+
+    /// Closes the connections: a courtesy to the nodes, for which no more time is taken than there is.
+    pub(crate) async fn close(&self) {
+        let _ = timeout_at(self.deadline, self.client.close()).await;
+    }
+}
+
+fn less_margin(time: Duration) -> Duration {
+    time - (time / 10).min(MARGIN_MAX)
+}
+
+fn too_late() -> Failure {
+    Failure::failed("no answer came in time; is the cluster up, and the address right?")
+}
+
+fn no_vote() -> Failure {
+    Failure::failed(
+        "the members did not answer in time; it may have happened all the same: `anello keyspace list` shows what they agreed on, `anello status` who answers",
+    )
 }
 
 impl Level {
@@ -161,14 +263,30 @@ impl From<ProfileError> for Failure {
     }
 }
 
+impl Failure {
+    /// Why a change of the cluster, which its members vote on, came to nothing.
+    pub(crate) fn of_change(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Unavailable { required, alive } => Failure::too_few_replicas(format_args!(
+                "{required} members must agree and only {alive} can be reached; `anello status` shows who answers"
+            )),
+            ErrorKind::Timeout { .. } => no_vote(),
+            _ => error.into(),
+        }
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let message = one_line(&error.to_string());
         match error.kind() {
             ErrorKind::Invalid(_) => Failure::usage(message),
-            ErrorKind::Unavailable { .. } | ErrorKind::Timeout { tally: Some(_) } => {
+            ErrorKind::Unavailable { required, .. }
+            | ErrorKind::Timeout { tally: Some(Tally { required, .. }) } => {
+                // Fewer than one there is not.
+                let lower = if *required > 1 { ", a lower --consistency needs fewer" } else { "" };
                 Failure::too_few_replicas(format_args!(
-                    "{message}; `anello status` shows who answers, a lower --consistency needs fewer"
+                    "{message}; `anello status` shows who answers{lower}"
                 ))
             }
             ErrorKind::Unreachable(_) | ErrorKind::Timeout { tally: None } => Failure::failed(

@@ -9,13 +9,13 @@ use std::{
     os::unix::ffi::OsStringExt,
 };
 
-use anello_client::{Bytes, Client, Context, Keyspace, Read, request::Explained};
+use anello_client::{Bytes, Context, Keyspace, Read, request::Explained};
 use anello_protocol::{id::KeyspaceName, message::client::Receipt, version::MAX_VALUE_BYTES};
 use clap::Args;
 use serde_json::{Value, json};
 
 use crate::{
-    connect::{Cluster, Level},
+    connect::{Cluster, Level, Session},
     outcome::{Failure, Outcome},
     output,
 };
@@ -96,10 +96,10 @@ impl Seen {
 }
 
 impl Common {
-    async fn connect(&self) -> Result<(Client, Keyspace), Failure> {
-        let client = self.how.cluster.connect(&self.how.level).await?;
-        let keyspace = client.keyspace(self.how.keyspace.as_str());
-        Ok((client, keyspace))
+    async fn connect(&self) -> Result<(Session, Keyspace), Failure> {
+        let session = self.how.cluster.connect(&self.how.level).await?;
+        let keyspace = session.client().keyspace(self.how.keyspace.as_str());
+        Ok((session, keyspace))
     }
 
     fn key(&self) -> Vec<u8> {
@@ -112,7 +112,7 @@ impl Common {
         if self.how.json {
             document["receipt"] = receipt::json(&receipt);
         } else {
-            eprintln!("{}", receipt::table(&receipt));
+            output::note(receipt::table(&receipt));
         }
     }
 }
@@ -124,28 +124,28 @@ pub(crate) async fn put(command: Put) -> Result<Outcome, Failure> {
         Some(value) if value != "-" => value.into_vec().into(),
         _ => value_from_stdin()?,
     };
-    let (client, keyspace) = common.connect().await?;
-    let put = keyspace.put(common.key(), value).context(seen.context());
+    let (session, keyspace) = common.connect().await?;
+    let put = keyspace.put(common.key(), value).context(seen.context()).timeout(session.left());
     let written = if common.how.explain {
-        put.explained().await
+        session.written(put.explained()).await
     } else {
-        put.await.map(|answer| Explained { answer, receipt: None })
+        session.written(put).await.map(|answer| Explained { answer, receipt: None })
     };
-    client.close().await;
+    session.close().await;
     report_write(&common, written?, "stored")
 }
 
 /// Deletes.
 pub(crate) async fn delete(command: Delete) -> Result<Outcome, Failure> {
     let Delete { common, seen } = command;
-    let (client, keyspace) = common.connect().await?;
-    let delete = keyspace.delete(common.key()).context(seen.context());
+    let (session, keyspace) = common.connect().await?;
+    let delete = keyspace.delete(common.key()).context(seen.context()).timeout(session.left());
     let written = if common.how.explain {
-        delete.explained().await
+        session.written(delete.explained()).await
     } else {
-        delete.await.map(|answer| Explained { answer, receipt: None })
+        session.written(delete).await.map(|answer| Explained { answer, receipt: None })
     };
-    client.close().await;
+    session.close().await;
     report_write(&common, written?, "deleted")
 }
 
@@ -167,14 +167,14 @@ fn report_write(
 /// Reads.
 pub(crate) async fn get(command: Get) -> Result<Outcome, Failure> {
     let common = command.common;
-    let (client, keyspace) = common.connect().await?;
-    let get = keyspace.get(common.key());
+    let (session, keyspace) = common.connect().await?;
+    let get = keyspace.get(common.key()).timeout(session.left());
     let found = if common.how.explain {
-        get.explained().await
+        session.answer(get.explained()).await
     } else {
-        get.await.map(|answer| Explained { answer, receipt: None })
+        session.answer(get).await.map(|answer| Explained { answer, receipt: None })
     };
-    client.close().await;
+    session.close().await;
     let Explained { answer, receipt } = found?;
     let mut document = versions::json(&answer);
     common.explain(receipt, &mut document);
@@ -198,13 +198,15 @@ fn show(common: &Common, found: &Read) -> Result<(), Failure> {
         }
         Read::Siblings { siblings, context } => {
             output::line(versions::numbered(siblings))?;
-            eprintln!(
+            output::note(format_args!(
                 "anello: {} concurrent versions of {key}: put the merged value with --context {context}",
                 siblings.len()
-            );
+            ));
         }
-        Read::Deleted { context } => eprintln!("anello: {key} was deleted, context {context}"),
-        Read::Missing => eprintln!("anello: there is no {key}"),
+        Read::Deleted { context } => {
+            output::note(format_args!("anello: {key} was deleted, context {context}"))
+        }
+        Read::Missing => output::note(format_args!("anello: there is no {key}")),
     }
     Ok(())
 }

@@ -74,7 +74,7 @@ pub(crate) struct Import {
 
 /// Imports, or compares.
 pub(crate) async fn run(command: Import) -> Result<Outcome, Failure> {
-    let client = command.cluster.connect(&command.level).await?;
+    let client = command.cluster.connect_with(|builder| command.level.apply(builder)).await?;
     let name = command.keyspace.as_str();
     let state = client.cluster_state().await?;
     if !state.keyspaces.contains_key(&command.keyspace) {
@@ -142,17 +142,17 @@ impl Input {
         let mut file = File::open(path).map_err(cannot)?;
         file.seek(SeekFrom::Start(start.offset)).map_err(cannot)?;
         if start != Start::default() {
-            eprintln!(
+            output::note(format_args!(
                 "going on after line {}, where the last import was interrupted (--restart begins anew)",
                 start.lines
-            );
+            ));
         }
         Ok(Self { lines: read_ahead(file, start), size: Some(about.len()), start, bookmark })
     }
 }
 
-/// A bookmark is believed only if the file's first record is in the cluster: the cluster may have been
-/// founded anew under its old name.
+/// A bookmark is believed only if the file's first record is seen to be in the cluster, which may have
+/// been founded anew under its old name. To begin anew is always right: it makes no second versions.
 async fn trusted(start: Start, path: &Path, task: &Task) -> Result<Start, Failure> {
     if start == Start::default() {
         return Ok(start);
@@ -161,10 +161,13 @@ async fn trusted(start: Start, path: &Path, task: &Task) -> Result<Start, Failur
         .map_err(|error| Failure::usage(format_args!("cannot read {}: {error}", path.display())))?;
     let look = Task { check: true, ..task.clone() };
     let first = session::first(&look, read_ahead(file, Start::default())).await;
-    Ok(match first {
-        Some(Finding::Missing) => Start::default(),
-        _ => start,
-    })
+    if first == Some(Finding::Good) {
+        return Ok(start);
+    }
+    output::note(
+        "beginning anew: the first record is not seen in the cluster as the last import wrote it",
+    );
+    Ok(Start::default())
 }
 
 /// An import that is under way.
@@ -253,7 +256,7 @@ impl<'a> Running<'a> {
             output::json(&document)?;
         } else {
             for line in self.account.list(Palette::of_stderr()) {
-                eprintln!("{line}");
+                output::note(line);
             }
             let counts = self.account.text(check);
             let seconds = took.as_secs_f64();

@@ -90,32 +90,32 @@ pub(crate) async fn run(command: KeyspaceCommand) -> Result<Outcome, Failure> {
 }
 
 async fn create(set: Set) -> Result<Outcome, Failure> {
-    let client = set.cluster.connect(&Level::default()).await?;
-    let name = &set.name;
-    if client.keyspaces().await?.contains_key(name) {
+    let session = set.cluster.connect_to_change().await?;
+    let (client, name) = (session.client(), &set.name);
+    if session.answer(client.keyspaces()).await?.contains_key(name) {
         return Err(Failure::failed(format_args!(
             "keyspace {name} is there already; change it with `anello keyspace alter {name}`"
         )));
     }
     let config = set.over(KeyspaceConfig::default());
-    client.set_keyspace(name.as_str(), config.clone()).await?;
-    client.close().await;
+    session.change(client.set_keyspace(name.as_str(), config.clone())).await?;
+    session.close().await;
     report(&set, &config, "created")
 }
 
 async fn alter(set: Set) -> Result<Outcome, Failure> {
-    let client = set.cluster.connect(&Level::default()).await?;
-    let name = &set.name;
-    let Some(before) = client.keyspaces().await?.remove(name) else {
+    let session = set.cluster.connect_to_change().await?;
+    let (client, name) = (session.client(), &set.name);
+    let Some(before) = session.answer(client.keyspaces()).await?.remove(name) else {
         return Err(Failure::failed(format_args!(
             "there is no keyspace {name}; create it with `anello keyspace create {name}`"
         )));
     };
     let config = set.over(before.clone());
     if config != before {
-        client.set_keyspace(name.as_str(), config.clone()).await?;
+        session.change(client.set_keyspace(name.as_str(), config.clone())).await?;
     }
-    client.close().await;
+    session.close().await;
     report(&set, &config, "altered")
 }
 
@@ -129,9 +129,9 @@ fn report(set: &Set, config: &KeyspaceConfig, done: &str) -> Result<Outcome, Fai
 }
 
 async fn list(list: List) -> Result<Outcome, Failure> {
-    let client = list.cluster.connect(&Level::default()).await?;
-    let keyspaces = client.keyspaces().await?;
-    client.close().await;
+    let session = list.cluster.connect(&Level::default()).await?;
+    let keyspaces = session.answer(session.client().keyspaces()).await?;
+    session.close().await;
     if list.json {
         let documents = keyspaces.iter().map(|(name, config)| (name.to_string(), document(config)));
         output::json(&documents.collect::<Map<_, _>>())?;
@@ -164,9 +164,9 @@ async fn drop(drop: Drop) -> Result<Outcome, Failure> {
     if !drop.yes && !agreed(name)? {
         return Err(Failure::failed(format_args!("keyspace {name} is as it was")));
     }
-    let client = drop.cluster.connect(&Level::default()).await?;
-    client.drop_keyspace(name.as_str()).await?;
-    client.close().await;
+    let session = drop.cluster.connect_to_change().await?;
+    session.change(session.client().drop_keyspace(name.as_str())).await?;
+    session.close().await;
     output::line(format_args!("keyspace {name} dropped"))?;
     Ok(Outcome::Done)
 }

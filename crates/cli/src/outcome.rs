@@ -1,6 +1,8 @@
 //! How a command ends: the exit codes that scripts rely on, and the one line that a person reads.
 
-use std::{fmt, io, process::ExitCode};
+use std::{fmt, process::ExitCode};
+
+use crate::output;
 
 /// How a command ended when it did what it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +23,7 @@ impl Outcome {
             Ok(Outcome::Siblings) => ExitCode::from(3),
             Ok(Outcome::NotFound) => ExitCode::from(4),
             Err(failure) => {
-                if let Some(message) = &failure.message {
-                    eprintln!("anello: {message}");
-                }
+                output::note(format_args!("anello: {failure}"));
                 ExitCode::from(failure.kind.code())
             }
         }
@@ -33,7 +33,6 @@ impl Outcome {
 /// What went wrong, as far as a script cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    Quiet,
     Failed,
     Usage,
     TooFewReplicas,
@@ -42,7 +41,6 @@ enum Kind {
 impl Kind {
     fn code(self) -> u8 {
         match self {
-            Kind::Quiet => 0,
             Kind::Failed => 1,
             Kind::Usage => 2,
             Kind::TooFewReplicas => 5,
@@ -54,7 +52,7 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     kind: Kind,
-    message: Option<String>,
+    message: String,
 }
 
 impl Failure {
@@ -73,22 +71,13 @@ impl Failure {
         Self::new(Kind::TooFewReplicas, message)
     }
 
-    /// Standard output could not be written. Who closes it early, as `head` does, has seen enough.
-    pub(crate) fn output(error: &io::Error) -> Self {
-        if error.kind() == io::ErrorKind::BrokenPipe {
-            Self { kind: Kind::Quiet, message: None }
-        } else {
-            Self::failed(format_args!("cannot write to standard output: {error}"))
-        }
-    }
-
     fn new(kind: Kind, message: impl fmt::Display) -> Self {
-        Self { kind, message: Some(message.to_string()) }
+        Self { kind, message: message.to_string() }
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.message.as_deref().unwrap_or_default())
+        f.write_str(&self.message)
     }
 }

@@ -1,4 +1,7 @@
 //! Standard output: lines for people, bytes for pipes, JSON for programs, colour on a terminal only.
+//!
+//! Who closes it early, as `head` does, has seen enough: that is no failure, and the command ends as it
+//! would have otherwise.
 
 use std::{
     env,
@@ -13,14 +16,34 @@ use crate::outcome::Failure;
 
 /// Prints a line.
 pub(crate) fn line(text: impl Display) -> Result<(), Failure> {
+    is_read(text).map(drop)
+}
+
+/// Prints a line; whether somebody may still read it.
+pub(crate) fn is_read(text: impl Display) -> Result<bool, Failure> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
+    printed(writeln!(out, "{text}").and_then(|()| out.flush()))
 }
 
 /// Prints bytes as they are.
 pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
+    printed(out.write_all(bytes).and_then(|()| out.flush())).map(drop)
+}
+
+fn printed(outcome: io::Result<()>) -> Result<bool, Failure> {
+    match outcome {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => {
+            Err(Failure::failed(format_args!("cannot write to standard output: {error}")))
+        }
+    }
+}
+
+/// Prints a line on standard error, for a person who may not be there: the exit code says it too.
+pub(crate) fn note(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Prints one JSON document on one line.

@@ -8,7 +8,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::output::time_for_people;
+use crate::output::{self, time_for_people};
 
 /// How often a line is written where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -66,7 +66,7 @@ impl Progress {
                     Some(parts) if parts > 0 => format!("{} %, ", 100 * done.min(parts) / parts),
                     _ => String::new(),
                 };
-                eprintln!("{}: {percent}{}", self.what, text);
+                output::note(format_args!("{}: {percent}{}", self.what, text));
             }
             Shown::Lines { .. } => {}
         }
@@ -76,7 +76,7 @@ impl Progress {
     pub(crate) fn say(&self, text: &str) {
         match &self.shown {
             Shown::Bar(bar) => bar.println(text),
-            Shown::Nothing | Shown::Lines { .. } => eprintln!("{text}"),
+            Shown::Nothing | Shown::Lines { .. } => output::note(text),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 
-use anello_client::{Client, Replication};
+use anello_client::Replication;
 use anello_protocol::{
     cluster::ClusterState,
     id::{KeyspaceName, NodeId},
@@ -14,7 +14,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::{
-    connect::{Cluster, Level},
+    connect::{Cluster, Level, Session},
     keyspace::replication_text,
     outcome::{Failure, Outcome},
     output::{self, Palette},
@@ -38,18 +38,19 @@ pub(crate) struct RingCommand {
 
 /// Shows it.
 pub(crate) async fn run(command: RingCommand) -> Result<Outcome, Failure> {
-    let client = command.cluster.connect(&Level::default()).await?;
+    let session = command.cluster.connect(&Level::default()).await?;
     let shown = match &command.key {
-        Some(key) => show_key(&client, &command, key.clone().into_vec()).await,
-        None => show_all(&client, &command).await,
+        Some(key) => show_key(&session, &command, key.clone().into_vec()).await,
+        None => show_all(&session, &command).await,
     };
-    client.close().await;
+    session.close().await;
     shown.map(|()| Outcome::Done)
 }
 
-async fn show_key(client: &Client, command: &RingCommand, key: Vec<u8>) -> Result<(), Failure> {
+async fn show_key(session: &Session, command: &RingCommand, key: Vec<u8>) -> Result<(), Failure> {
     let name = &command.keyspace;
-    let location = client.keyspace(name.as_str()).locate(&key).await?;
+    let keyspace = session.client().keyspace(name.as_str());
+    let location = session.answer(keyspace.locate(&key)).await?;
     if command.json {
         return output::json(&json!({
             "partition": location.partition,
@@ -57,7 +58,7 @@ async fn show_key(client: &Client, command: &RingCommand, key: Vec<u8>) -> Resul
             "fallbacks": location.fallbacks,
         }));
     }
-    let state = client.cluster_state().await?;
+    let state = session.answer(session.client().cluster_state()).await?;
     let key = Key::new(key).map_err(Failure::usage)?;
     let replication = state.keyspaces.get(name).map(|keyspace| &keyspace.config.replication);
     output::line(why(&state, name, &key, replication, &location))?;
@@ -107,8 +108,8 @@ struct Share<'a> {
     holds: usize,
 }
 
-async fn show_all(client: &Client, command: &RingCommand) -> Result<(), Failure> {
-    let state = client.cluster_state().await?;
+async fn show_all(session: &Session, command: &RingCommand) -> Result<(), Failure> {
+    let state = session.answer(session.client().cluster_state()).await?;
     let name = &command.keyspace;
     let keyspace = state.keyspaces.get(name).ok_or_else(|| {
         Failure::failed(format_args!(

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use anello_client::Client;
 use anello_protocol::message::admin::{ClusterView, NodeStatus, NodeView};
 use clap::Args;
 use futures_util::future::join_all;
@@ -10,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
-    connect::{Cluster, Level},
+    connect::{Cluster, Level, Session},
     outcome::{Failure, Outcome},
     output::{self, Palette, Tone},
     table::{Align, Cell, Table},
@@ -41,10 +40,10 @@ struct Own {
 
 /// Shows the cluster.
 pub(crate) async fn run(command: Status) -> Result<Outcome, Failure> {
-    let client = command.cluster.connect(&Level::default()).await?;
-    let view = client.cluster().await?;
-    let own = join_all(view.nodes.iter().map(|node| ask(&client, node))).await;
-    client.close().await;
+    let session = command.cluster.connect(&Level::default()).await?;
+    let view = session.answer(session.client().cluster()).await?;
+    let own = join_all(view.nodes.iter().map(|node| ask(&session, node))).await;
+    session.close().await;
     if command.json {
         output::json(&document(&view, &own))?;
     } else {
@@ -58,12 +57,12 @@ pub(crate) async fn run(command: Status) -> Result<Outcome, Failure> {
 }
 
 /// Asks a node a few times: the first answer pays for the connection, the best one tells the latency.
-async fn ask(client: &Client, node: &NodeView) -> Option<Own> {
+async fn ask(session: &Session, node: &NodeView) -> Option<Own> {
     if !node.reachable {
         return None;
     }
-    let node = client.to_node(&node.quic);
-    let asked = timeout(PATIENCE, async {
+    let node = session.client().to_node(&node.quic);
+    let asked = timeout(PATIENCE.min(session.left()), async {
         let mut status = node.status().await.ok()?;
         let mut latency = PATIENCE;
         for _ in 0..ASKED {

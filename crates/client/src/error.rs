@@ -17,7 +17,8 @@ pub struct Tally {
     pub received: u16,
 }
 
-/// Why an operation came to nothing: the reason of its last attempt.
+/// Why an operation came to nothing: the reason of its last attempt, or what was said of the replicas
+/// before, if that one was not answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {

@@ -62,7 +62,8 @@ impl Fleet {
             ("TLS__CERT", self.file(&format!("{id}.pem"))),
             ("TLS__KEY", self.file(&format!("{id}.key"))),
         ];
-        let settings = settings.map(|(name, value)| (format!("ANELLO_{name}"), value));
+        let settings =
+            settings.map(|(name, value)| (format!("ANELLO_{name}").into(), value.into()));
         let config = Config::load(None, settings).unwrap();
         self.nodes.insert(id, Node::start(config).unwrap());
     }

@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -19,12 +19,29 @@ use tracing::warn;
 
 use crate::{budget::Budget, metrics::Counters};
 
-/// The memory that the bodies of all requests under way may take: 256 of the largest values.
-const BODIES_MAX_BYTES: usize = 256 << 20;
 /// How many connections wait for a worker before the accepting one serves the next itself.
 const DEALT_MAX: usize = 64;
 /// How long to wait when no connection can be accepted, because there are no file descriptors left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// How often the log says so, while it lasts.
+const EXHAUSTED_LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// What all workers of a node together serve at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The connections. What comes beyond that waits in the socket's backlog.
+    pub connections: usize,
+    /// The memory that the bodies of all requests under way may take; the first 16 KiB of each are not
+    /// counted. Beyond that, larger requests are refused.
+    pub bodies_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        // 256 of the largest values.
+        Self { connections: 16 << 10, bodies_bytes: 256 << 20 }
+    }
+}
 
 /// What the workers of a node share.
 #[derive(Debug)]
@@ -87,19 +104,18 @@ impl Drop for Place {
 }
 
 impl Acceptor {
-    /// One acceptor for each of so many workers (at least one), for so many connections at once. What
-    /// comes beyond that waits in the socket's backlog.
+    /// One acceptor for each of so many workers (at least one).
     pub fn split(
         listener: TcpListener,
         workers: usize,
-        connections_max: usize,
+        limits: Limits,
     ) -> io::Result<Vec<Acceptor>> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             counters: Counters::default(),
-            bodies: Arc::new(Budget::new(BODIES_MAX_BYTES)),
-            places: Arc::new(Semaphore::new(connections_max)),
+            bodies: Arc::new(Budget::new(limits.bodies_bytes)),
+            places: Arc::new(Semaphore::new(limits.connections)),
             connections: AtomicUsize::new(0),
         });
         let acceptor = |source| Acceptor { source, address, shared: Arc::clone(&shared) };
@@ -120,7 +136,7 @@ impl Acceptor {
         let source = match self.source {
             Source::Socket { listener, others } => {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
-                Started::Socket { listener, others, turn: 0 }
+                Started::Socket { listener, others, turn: 0, logged: None }
             }
             Source::Dealt(dealt) => Started::Dealt(dealt),
         };
@@ -135,7 +151,13 @@ pub(crate) struct Intake {
 }
 
 enum Started {
-    Socket { listener: tokio::net::TcpListener, others: Vec<mpsc::Sender<Connection>>, turn: usize },
+    Socket {
+        listener: tokio::net::TcpListener,
+        others: Vec<mpsc::Sender<Connection>>,
+        turn: usize,
+        /// When the log last said that no connection can be accepted.
+        logged: Option<Instant>,
+    },
     Dealt(mpsc::Receiver<Connection>),
 }
 
@@ -144,13 +166,13 @@ impl Intake {
     pub(crate) async fn next(&mut self) -> Option<Connection> {
         match &mut self.source {
             Started::Dealt(dealt) => dealt.recv().await,
-            Started::Socket { listener, others, turn } => loop {
+            Started::Socket { listener, others, turn, logged } => loop {
                 let places = Arc::clone(&self.shared.places);
                 let place = places.acquire_owned().await.ok()?;
                 let stream = match accept(listener).await {
                     Ok(stream) => stream,
                     Err(error) => {
-                        refused(&error).await;
+                        refused(&error, logged).await;
                         continue;
                     }
                 };
@@ -176,7 +198,7 @@ async fn accept(listener: &tokio::net::TcpListener) -> io::Result<TcpStream> {
     stream.into_std()
 }
 
-async fn refused(error: &io::Error) {
+async fn refused(error: &io::Error, logged: &mut Option<Instant>) {
     match error.kind() {
         // The client has gone while it waited.
         io::ErrorKind::ConnectionAborted
@@ -184,7 +206,10 @@ async fn refused(error: &io::Error) {
         | io::ErrorKind::InvalidInput
         | io::ErrorKind::NotConnected => {}
         _ => {
-            warn!(%error, "can't accept an HTTP connection");
+            if logged.is_none_or(|logged| logged.elapsed() >= EXHAUSTED_LINE_EVERY) {
+                warn!(%error, "can't accept HTTP connections");
+                *logged = Some(Instant::now());
+            }
             tokio::time::sleep(EXHAUSTED_PAUSE).await;
         }
     }
@@ -197,7 +222,8 @@ mod tests {
     #[tokio::test]
     async fn connections_are_dealt_in_turn_without_delay_and_within_the_bound() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut acceptors = Acceptor::split(listener, 2, 3).unwrap();
+        let limits = Limits { connections: 3, ..Limits::default() };
+        let mut acceptors = Acceptor::split(listener, 2, limits).unwrap();
         let (second, first) = (acceptors.pop().unwrap(), acceptors.pop().unwrap());
         let (address, shared) = (first.address(), Arc::clone(&first.shared));
         let (mut first, mut second) = (first.start().unwrap(), second.start().unwrap());

@@ -6,13 +6,12 @@ use anello_protocol::message::{
 };
 use anello_transport::ActorRef;
 
-/// The actors that a worker asks. Those for data belong on the worker's own arbiter, so that a request
-/// stays on its thread.
+/// The actors that a worker asks.
 #[derive(Clone, Debug)]
 pub struct Backend {
-    /// The coordinator, for reads.
+    /// The coordinator of a key, for reads.
     pub get: ActorRef<Get>,
-    /// The coordinator, for writes.
+    /// The coordinator of a key, for writes.
     pub write: ActorRef<Write>,
     /// The coordinator, for where a key lives.
     pub locate: ActorRef<LocateKey>,

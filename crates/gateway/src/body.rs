@@ -7,6 +7,7 @@
 //! watched while it arrives. What the string comes to as a value is checked when all is parsed.
 
 use std::{
+    cell::Cell,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -36,8 +37,12 @@ pub(crate) const MAX_JSON_BYTES: usize = 6 * MAX_VALUE_BYTES + MAX_TOKEN_BYTES +
 pub(crate) const MAX_STRING_BYTES: usize = MAX_VALUE_BYTES.div_ceil(3) * 4;
 /// The longest body of a request for operators.
 pub(crate) const MAX_ADMIN_BYTES: usize = 64 << 10;
-/// How long a body may take to arrive.
-const ARRIVAL_MAX: Duration = Duration::from_secs(30);
+/// How long a body may take to arrive: six times the time in which it has to get on.
+const PACES_MAX: usize = 6;
+const PACE: Duration = Duration::from_secs(5);
+/// How much of a body that is not there yet has to arrive in that time: 16 KiB a second. Who uploads
+/// more slowly would hold memory that is everybody's for little effort.
+const PACE_MIN_BYTES: usize = 80 << 10;
 
 /// What a body may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,20 +128,29 @@ impl Body {
         if self.ended {
             return Ok(Bytes::new());
         }
-        let arrival = tokio::time::timeout(ARRIVAL_MAX, self.collect(expected, head));
-        arrival.await.unwrap_or_else(|_| Err(Failure::body_too_slow()))
+        let arrived = Cell::new(0);
+        tokio::select! {
+            biased;
+            read = self.collect(expected, head, &arrived) => read,
+            () = too_slow(&arrived) => Err(Failure::body_too_slow()),
+        }
     }
 
-    async fn collect(&mut self, expected: Expected, head: &RequestHead) -> Result<Bytes, Failure> {
+    async fn collect(
+        &mut self,
+        expected: Expected,
+        head: &RequestHead,
+        arrived: &Cell<usize>,
+    ) -> Result<Bytes, Failure> {
         let limit = expected.limit();
-        let Some(first) = self.next().await? else {
+        let Some(first) = self.next(arrived).await? else {
             return Ok(Bytes::new());
         };
         if first.len() > limit {
             return Err(expected.past_limit());
         }
         // Most bodies come in one piece, which need not be copied.
-        let Some(second) = self.next().await? else {
+        let Some(second) = self.next(arrived).await? else {
             return Ok(first);
         };
         // What only claims to be long must not cost its whole length at once.
@@ -158,18 +172,20 @@ impl Body {
                 }
                 gauged = body.len();
             }
-            piece = self.next().await?;
+            piece = self.next(arrived).await?;
         }
         Ok(body.freeze())
     }
 
-    async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+    async fn next(&mut self, arrived: &Cell<usize>) -> Result<Option<Bytes>, Failure> {
         loop {
             match self.payload.next().await.transpose() {
                 Ok(Some(piece)) if piece.is_empty() => continue,
                 Ok(piece) => {
                     self.ended = piece.is_none();
-                    return match self.memory.grow(piece.as_ref().map_or(0, Bytes::len)) {
+                    let length = piece.as_ref().map_or(0, Bytes::len);
+                    arrived.set(arrived.get() + length);
+                    return match self.memory.grow(length) {
                         true => Ok(piece),
                         false => Err(Failure::too_many_bodies()),
                     };
@@ -191,6 +207,18 @@ impl Body {
 /// Gives an answer the body of its request to hold: see [`Body::leave_to`].
 pub(crate) fn leave_to(response: HttpResponse, rest: Payload) -> HttpResponse {
     response.map_body(|_, body| BoxBody::new(Held { body, _rest: rest }))
+}
+
+/// Returns when a body has got on by too little, or takes too long altogether.
+async fn too_slow(arrived: &Cell<usize>) {
+    let mut before = 0;
+    for _ in 0..PACES_MAX {
+        tokio::time::sleep(PACE).await;
+        if arrived.get() - before < PACE_MIN_BYTES {
+            return;
+        }
+        before = arrived.get();
+    }
 }
 
 fn broken(error: &PayloadError) -> Failure {
@@ -224,7 +252,7 @@ mod tests {
     use futures_util::{FutureExt, stream};
 
     use super::*;
-    use crate::error::ErrorCode;
+    use crate::{budget::FREE_BYTES, error::ErrorCode};
 
     fn head(pairs: &[(&'static str, &str)]) -> RequestHead {
         let mut head = RequestHead::default();
@@ -246,7 +274,10 @@ mod tests {
     fn read(expected: Expected, pieces: Vec<Bytes>) -> Result<usize, ErrorCode> {
         let head = head(&[]);
         let mut body = body(pieces, usize::MAX);
-        let read = body.collect(expected, &head).now_or_never().expect("all pieces are there");
+        let read = body
+            .collect(expected, &head, &Cell::new(0))
+            .now_or_never()
+            .expect("all pieces are there");
         read.map(|bytes| bytes.len()).map_err(|failure| failure.code())
     }
 
@@ -294,14 +325,15 @@ mod tests {
 
     #[test]
     fn there_is_memory_for_so_many_bodies() {
-        let pieces = vec![Bytes::from_static(b"abc"); 2];
+        let pieces = vec![Bytes::from(vec![b'x'; FREE_BYTES]); 2];
         let read = |budget| {
             let mut body = body(pieces.clone(), budget);
-            let read = body.collect(Expected::Value, &head(&[])).now_or_never();
-            read.expect("all pieces are there").map_err(|failure| failure.code())
+            let read = body.collect(Expected::Value, &head(&[]), &Cell::new(0)).now_or_never();
+            let read = read.expect("all pieces are there");
+            read.map(|bytes| bytes.len()).map_err(|failure| failure.code())
         };
-        assert_eq!(read(6), Ok(Bytes::from_static(b"abcabc")));
-        assert_eq!(read(5), Err(ErrorCode::Overloaded));
+        assert_eq!(read(FREE_BYTES), Ok(2 * FREE_BYTES));
+        assert_eq!(read(FREE_BYTES - 1), Err(ErrorCode::Overloaded));
     }
 
     #[test]

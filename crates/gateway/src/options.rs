@@ -10,7 +10,7 @@ use actix_web::http::{
     header::{HeaderMap, HeaderName, HeaderValue},
 };
 use anello_protocol::{
-    causality::MAX_TOKEN_BYTES,
+    causality::{BadToken, MAX_TOKEN_BYTES},
     consistency::{Consistency, QuorumKind},
     message::client::{ContextToken, MAX_TIMEOUT_MS, RequestOptions},
     version::WriteId,
@@ -93,8 +93,7 @@ pub(crate) fn context(headers: &HeaderMap) -> Result<Option<ContextToken>, Failu
 /// A context within its bound; whether it is one is the coordinator's to say.
 pub(crate) fn context_token(token: &str) -> Result<ContextToken, Failure> {
     if token.len() > MAX_TOKEN_BYTES {
-        let message = format!("a context is at most {MAX_TOKEN_BYTES} bytes");
-        return Err(Failure::new(ErrorCode::BadContext, message));
+        return Err(Failure::new(ErrorCode::BadContext, BadToken::TooLong.to_string()));
     }
     Ok(ContextToken(token.to_owned()))
 }

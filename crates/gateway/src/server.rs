@@ -1,9 +1,9 @@
 //! One HTTP worker: serves connections on the runtime that it is started on, and nowhere else.
 //!
-//! actix-web's own server brings threads of its own. Here a request is to stay on its thread from the
-//! socket to the commit queue, so the worker drives the same HTTP service by itself, one task a
-//! connection, on the arbiter of the coordinator that it asks. HTTP/1.1 only: what a client may have
-//! under way is bounded by its connections.
+//! actix-web's own server brings threads of its own. Here connections live on the arbiters, beside the
+//! coordinators and vnodes, so that a request wakes as few other threads as it can: the worker drives
+//! the same HTTP service by itself, one task a connection. HTTP/1.1 only: what a client may have under
+//! way is bounded by its connections.
 
 use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
@@ -27,14 +27,16 @@ use crate::{
     acceptor::{Acceptor, Connection},
     backend::Backend,
     body,
+    exchange::Exchange,
     service::{Service, admit},
-    socket::{Answers, Socket},
+    socket::{Patience, Socket},
 };
 
-/// How long the head of a connection's first request, or its TLS handshake, may take.
+/// How long the head of a request, or a TLS handshake, may take.
 const HEAD_MAX: Duration = Duration::from_secs(5);
-/// How long a connection may idle between two requests.
-const IDLE_MAX: Duration = Duration::from_secs(75);
+/// How long clients are waited for.
+const PATIENCE: Patience =
+    Patience { head: HEAD_MAX, idle: Duration::from_secs(75), stall: Duration::from_secs(30) };
 /// How long what a client still sends is thrown away after an early answer, so that the client gets to
 /// read the answer instead of a reset.
 const LINGER_MAX: Duration = Duration::from_secs(1);
@@ -111,10 +113,10 @@ async fn open(
     let stream = TcpStream::from_std(stream).ok()?;
     let peer = stream.peer_addr().ok()?;
     let Some(tls) = tls else {
-        return Some((Socket::plain(stream), peer));
+        return Some((Socket::plain(stream, PATIENCE), peer));
     };
     match timeout(HEAD_MAX, tls.accept(stream)).await {
-        Ok(Ok(stream)) => Some((Socket::tls(stream), peer)),
+        Ok(Ok(stream)) => Some((Socket::tls(stream, PATIENCE), peer)),
         Ok(Err(error)) => {
             debug!(%peer, %error, "a TLS handshake failed");
             None
@@ -146,12 +148,13 @@ fn http_service(
         let service = Rc::clone(&service);
         async move {
             let payload = request.take_payload();
-            let response = service.answer(request.head(), payload).await;
+            let fragment = has_fragment(&request);
+            let response = service.answer(request.head(), fragment, payload).await;
             Ok::<_, Response<BoxBody>>(announced(&request, response))
         }
     });
     let expect = fn_service(|mut request: Request| async move {
-        match admit(request.head()) {
+        match admit(request.head(), has_fragment(&request)) {
             Ok(()) => Ok(request),
             Err(failure) => {
                 let payload = request.take_payload();
@@ -161,9 +164,10 @@ fn http_service(
         }
     });
     HttpService::build()
-        .client_request_timeout(HEAD_MAX)
+        // The socket has its own patience, with every head and not just the first.
+        .client_request_timeout(Duration::ZERO)
+        .keep_alive(KeepAlive::Os)
         .client_disconnect_timeout(LINGER_MAX)
-        .keep_alive(KeepAlive::Timeout(IDLE_MAX))
         .graceful_shutdown_signal(move || {
             let mut stopping = stopping.clone();
             async move {
@@ -172,7 +176,7 @@ fn http_service(
             }
         })
         .on_connect_ext(|socket: &Socket, connection| {
-            connection.insert(socket.answers());
+            connection.insert(socket.exchange());
         })
         .expect(expect)
         .finish(answer)
@@ -186,8 +190,13 @@ fn announced(request: &Request, response: HttpResponse) -> Response<BoxBody> {
         BodySize::Sized(length) if !bodiless => length,
         _ => 0,
     };
-    if let Some(answers) = request.conn_data::<Answers>() {
-        answers.announce(body);
+    if let Some(exchange) = request.conn_data::<Exchange>() {
+        exchange.announce(body);
     }
     response.into()
+}
+
+/// Whether a request's target holds a `#`, of which its head says nothing.
+fn has_fragment(request: &Request) -> bool {
+    request.conn_data::<Exchange>().is_some_and(Exchange::has_fragment)
 }

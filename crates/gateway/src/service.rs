@@ -11,7 +11,7 @@ use crate::{
     acceptor::Shared,
     backend::Backend,
     body::{Body, Expected},
-    error::Failure,
+    error::{ErrorCode, Failure},
     kv,
     metrics::{self, Operation},
     openapi, operators,
@@ -27,10 +27,15 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Answers a request.
-    pub(crate) async fn answer(&self, head: &RequestHead, payload: Payload) -> HttpResponse {
+    /// Answers a request; `fragment` says whether its target holds a `#`.
+    pub(crate) async fn answer(
+        &self,
+        head: &RequestHead,
+        fragment: bool,
+        payload: Payload,
+    ) -> HttpResponse {
         let mut body = Body::new(head, payload, &self.shared.bodies);
-        let route = route(&head.method, head.uri.path());
+        let route = whole(route(&head.method, head.uri.path()), fragment);
         let operation = Operation::of(&route);
         let answer = match route {
             Ok(route) => self.perform(route, head, &mut body).await,
@@ -71,12 +76,23 @@ impl Service {
 
 /// Judges a request by its head alone, before a client that asks first (`Expect: 100-continue`) is
 /// told to send its body.
-pub(crate) fn admit(head: &RequestHead) -> Result<(), Failure> {
-    let expected = match route(&head.method, head.uri.path())? {
+pub(crate) fn admit(head: &RequestHead, fragment: bool) -> Result<(), Failure> {
+    let expected = match whole(route(&head.method, head.uri.path()), fragment)? {
         Route::Store(_) => Expected::of_value(head),
         Route::SetKeyspace(_) => Expected::AdminJson,
         Route::Delete(_) | Route::DropKeyspace(_) => Expected::Nothing,
         _ => return Ok(()),
     };
     expected.check_announced(head)
+}
+
+/// Refuses a target with a `#`. The head has only what came before it, which would be another key.
+fn whole(route: Result<Route, Failure>, fragment: bool) -> Result<Route, Failure> {
+    match route {
+        Ok(Route::Read(_) | Route::Store(_) | Route::Delete(_)) if fragment => {
+            Err(Failure::new(ErrorCode::BadKey, "a '#' in a key is sent as %23"))
+        }
+        Ok(_) if fragment => Err(Failure::bad_request("a '#' in a target is sent as %23")),
+        route => route,
+    }
 }

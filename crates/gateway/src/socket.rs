@@ -1,54 +1,64 @@
-//! A client's connection, plain or TLS, on which even the server's own refusals are JSON.
+//! A client's connection, plain or TLS, on which even the server's own refusals are JSON, and nobody is
+//! waited for without end.
 //!
-//! The HTTP server below answers what it can't parse (a malformed head, one past its bound, one that
-//! takes too long) by itself, with an empty body, before any service sees it. The socket gives such an
-//! answer the body that every error has. So that no value can pass for one, it follows what is written
-//! from answer to answer, by the [`Answers`] that the service has announced: what comes where an answer
-//! begins, and is none of those, is the server's own.
+//! The HTTP server below answers what it can't parse (a malformed head, one past its bound) by itself,
+//! with an empty body, before any service sees it. The socket gives such an answer the body that every
+//! error has. So that no value can pass for one, it follows what is written from answer to answer, by
+//! those that the service has announced: what comes where an answer begins, and is none of those, is the
+//! server's own.
+//!
+//! The server below bounds the time of a connection's first head only, and none that it takes to write.
+//! Here a client that is waited for too long ends its connection, at whatever point of a request.
 
 use std::{
-    cell::RefCell,
-    collections::VecDeque,
     io,
     pin::Pin,
-    rc::Rc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::Instant,
 };
 use tokio_rustls::server::TlsStream;
+
+use crate::{alarm::Alarm, exchange::Exchange, framing::Framing};
 
 /// What the server writes between answers, to a client that asks before it sends.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 const HEAD_END: &[u8] = b"\r\n\r\n";
 
-/// The service's answers on one connection that are still to be written: the lengths of their bodies.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Answers(Rc<RefCell<VecDeque<u64>>>);
-
-impl Answers {
-    /// The next answer will have a body of so many bytes on the wire.
-    pub(crate) fn announce(&self, body: u64) {
-        self.0.borrow_mut().push_back(body);
-    }
-
-    fn next(&self) -> Option<u64> {
-        self.0.borrow_mut().pop_front()
-    }
+/// How long a client may be waited for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// Until a head is whole, from its first byte or from the connection's beginning.
+    pub(crate) head: Duration,
+    /// Between two requests.
+    pub(crate) idle: Duration,
+    /// Until it takes in anything of what is sent to it.
+    pub(crate) stall: Duration,
 }
 
 /// A client's connection.
 pub(crate) struct Socket {
     stream: Stream,
-    answers: Answers,
+    exchange: Exchange,
     /// What is still to be written before the next answer begins.
     rest: u64,
     /// What is to be sent in place of a refusal, as far as it is not yet.
     instead: Bytes,
+    /// What is to be sent at the end.
+    last: Bytes,
+    framing: Framing,
+    patience: Patience,
+    /// When the head at hand began, or the last answer ended.
+    since: Instant,
+    /// Since when the client has taken in nothing of what it is sent.
+    blocked: Option<Instant>,
+    alarm: Alarm,
 }
 
 enum Stream {
@@ -58,33 +68,114 @@ enum Stream {
 
 impl Socket {
     /// Over plain TCP.
-    pub(crate) fn plain(stream: TcpStream) -> Self {
-        Self::new(Stream::Plain(stream))
+    pub(crate) fn plain(stream: TcpStream, patience: Patience) -> Self {
+        Self::new(Stream::Plain(stream), patience)
     }
 
     /// Over TLS.
-    pub(crate) fn tls(stream: TlsStream<TcpStream>) -> Self {
-        Self::new(Stream::Tls(Box::new(stream)))
+    pub(crate) fn tls(stream: TlsStream<TcpStream>, patience: Patience) -> Self {
+        Self::new(Stream::Tls(Box::new(stream)), patience)
     }
 
-    fn new(stream: Stream) -> Self {
-        Self { stream, answers: Answers::default(), rest: 0, instead: Bytes::new() }
+    fn new(stream: Stream, patience: Patience) -> Self {
+        Self {
+            stream,
+            exchange: Exchange::default(),
+            rest: 0,
+            instead: Bytes::new(),
+            last: Bytes::new(),
+            framing: Framing::default(),
+            patience,
+            since: Instant::now(),
+            blocked: None,
+            alarm: Alarm::default(),
+        }
     }
 
     /// Where the service announces its answers.
-    pub(crate) fn answers(&self) -> Answers {
-        self.answers.clone()
+    pub(crate) fn exchange(&self) -> Exchange {
+        self.exchange.clone()
     }
 
-    fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.instead.is_empty() {
-            let written = ready!(self.stream.poll_write(cx, &self.instead))?;
+    fn received(&mut self, bytes: &[u8]) {
+        let before = (self.framing.heads(), self.framing.is_in_head());
+        let exchange = &self.exchange;
+        self.framing.advance(bytes, |number| exchange.note_fragment(number));
+        let after = (self.framing.heads(), self.framing.is_in_head());
+        if after.1 && after != before {
+            self.since = Instant::now();
+        }
+    }
+
+    /// When to wait no longer for what the client sends. While a request is carried out it need not
+    /// send anything; how long its body may take is the service's to say.
+    fn read_deadline(&self) -> Option<Instant> {
+        if self.rest > 0 || self.framing.heads() > self.exchange.answers_begun() {
+            return None;
+        }
+        let idle = self.framing.is_between() && self.framing.heads() > 0;
+        Some(self.since + if idle { self.patience.idle } else { self.patience.head })
+    }
+
+    /// Ready once the client has been waited for too long: with an error if it takes in nothing, else
+    /// as at the end of what it sends.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let read = self.read_deadline();
+        let write = self.blocked.map(|since| since + self.patience.stall);
+        let Some(deadline) = read.into_iter().chain(write).min() else { return Poll::Pending };
+        ready!(self.alarm.poll(cx, deadline));
+        if write == Some(deadline) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        if self.framing.is_in_head() || self.framing.heads() == 0 {
+            self.last = refusal(b"HTTP/1.1 408 Request Timeout\r\n").unwrap_or_default();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// What came of writing; if nothing, an error once the client has been waited for too long.
+    fn poll_written<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.blocked = None;
+            return written;
+        }
+        let since = *self.blocked.get_or_insert_with(Instant::now);
+        ready!(self.alarm.poll(cx, since + self.patience.stall));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        };
+        self.poll_written(cx, written)
+    }
+
+    fn poll_send_all(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: fn(&mut Self) -> &mut Bytes,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let rest = bytes(self).clone();
+            if rest.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            let written = ready!(self.poll_send(cx, &rest))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.instead.advance(written);
+            bytes(self).advance(written);
         }
-        Poll::Ready(Ok(()))
+    }
+
+    fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_send_all(cx, |socket| &mut socket.instead)
     }
 }
 
@@ -97,14 +188,14 @@ enum Begun {
     Refusal(usize, Bytes),
 }
 
-fn begun(bytes: &[u8], answers: &Answers) -> Begun {
+fn begun(bytes: &[u8], exchange: &Exchange) -> Begun {
     if bytes.starts_with(CONTINUE) {
         return Begun::AsIs(CONTINUE.len() as u64);
     }
     // The server writes a head in one go, so it is all there.
     let end = bytes.windows(HEAD_END.len()).position(|window| window == HEAD_END);
     let head = end.map_or(bytes.len(), |end| end + HEAD_END.len());
-    match answers.next() {
+    match exchange.begin_answer() {
         Some(body) => Begun::AsIs(head as u64 + body),
         None => match refusal(&bytes[..head]) {
             Some(answer) => Begun::Refusal(head, answer),
@@ -134,25 +225,22 @@ fn refusal(head: &[u8]) -> Option<Bytes> {
     Some(answer.into())
 }
 
-impl Stream {
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-}
-
 impl AsyncRead for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.stream {
+        let before = into.filled().len();
+        let read = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, into),
             Stream::Tls(stream) => Pin::new(stream).poll_read(cx, into),
+        };
+        if read.is_pending() {
+            return self.poll_patience(cx);
         }
+        self.received(&into.filled()[before..]);
+        read
     }
 }
 
@@ -164,7 +252,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_instead(cx))?;
         if self.rest == 0 && !bytes.is_empty() {
-            match begun(bytes, &self.answers) {
+            match begun(bytes, &self.exchange) {
                 Begun::AsIs(length) => self.rest = length,
                 Begun::Refusal(length, answer) => {
                     self.instead = answer;
@@ -173,30 +261,43 @@ impl AsyncWrite for Socket {
             }
         }
         let length = usize::try_from(self.rest).map_or(bytes.len(), |rest| rest.min(bytes.len()));
-        let written = ready!(self.stream.poll_write(cx, &bytes[..length]))?;
+        let written = ready!(self.poll_send(cx, &bytes[..length]))?;
         self.rest -= written as u64;
+        if self.rest == 0 {
+            self.since = Instant::now();
+        }
         Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_instead(cx))?;
-        match &mut self.stream {
+        let flushed = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        };
+        self.poll_written(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_instead(cx))?;
-        match &mut self.stream {
+        ready!(self.poll_send_all(cx, |socket| &mut socket.last))?;
+        let shut = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        };
+        self.poll_written(cx, shut)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        future::poll_fn,
+        io::{Read, Write},
+    };
+
+    use futures_util::FutureExt;
+
     use super::*;
 
     const REFUSAL: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\ndate: x\r\n\r\n";
@@ -204,7 +305,7 @@ mod tests {
     #[test]
     fn the_servers_own_refusal_is_replaced() {
         let bytes = [REFUSAL, b"rest"].concat();
-        let Begun::Refusal(length, answer) = begun(&bytes, &Answers::default()) else {
+        let Begun::Refusal(length, answer) = begun(&bytes, &Exchange::default()) else {
             panic!("not known as a refusal");
         };
         assert_eq!(length, REFUSAL.len());
@@ -218,21 +319,101 @@ mod tests {
 
     #[test]
     fn nothing_within_an_announced_answer_is_touched() {
-        let answers = Answers::default();
-        answers.announce(REFUSAL.len() as u64);
+        let exchange = Exchange::default();
+        exchange.announce(REFUSAL.len() as u64);
         let head = b"HTTP/1.1 200 OK\r\ncontent-length: 56\r\n\r\n";
         let bytes = [head, REFUSAL, REFUSAL].concat();
-        let Begun::AsIs(length) = begun(&bytes, &answers) else { panic!("replaced") };
+        let Begun::AsIs(length) = begun(&bytes, &exchange) else { panic!("replaced") };
         assert_eq!(length as usize, head.len() + REFUSAL.len());
-        assert!(matches!(begun(&bytes[length as usize..], &answers), Begun::Refusal(..)));
+        assert!(matches!(begun(&bytes[length as usize..], &exchange), Begun::Refusal(..)));
     }
 
     #[test]
     fn going_on_is_no_answer() {
-        let answers = Answers::default();
-        answers.announce(2);
+        let exchange = Exchange::default();
+        exchange.announce(2);
         let bytes = [CONTINUE, b"HTTP/1.1 200 OK\r\n\r\nhi"].concat();
-        assert_eq!(begun(&bytes, &answers), Begun::AsIs(CONTINUE.len() as u64));
-        assert_eq!(begun(&bytes[CONTINUE.len()..], &answers), Begun::AsIs(21));
+        assert_eq!(begun(&bytes, &exchange), Begun::AsIs(CONTINUE.len() as u64));
+        assert_eq!(begun(&bytes[CONTINUE.len()..], &exchange), Begun::AsIs(21));
+    }
+
+    const PATIENCE: Patience = Patience {
+        head: Duration::from_millis(100),
+        idle: Duration::from_millis(50),
+        stall: Duration::from_millis(20),
+    };
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
+
+    /// A socket, and the client at its other end.
+    async fn pair() -> (Socket, std::net::TcpStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        (Socket::plain(stream, PATIENCE), client)
+    }
+
+    async fn read(socket: &mut Socket) -> io::Result<usize> {
+        let mut bytes = [0; 100];
+        let mut into = ReadBuf::new(&mut bytes);
+        poll_fn(|cx| Pin::new(&mut *socket).poll_read(cx, &mut into)).await?;
+        Ok(into.filled().len())
+    }
+
+    async fn write(socket: &mut Socket, bytes: &[u8]) -> io::Result<usize> {
+        poll_fn(|cx| Pin::new(&mut *socket).poll_write(cx, bytes)).await
+    }
+
+    /// What the client has been sent once the socket is shut.
+    async fn shut(mut socket: Socket, mut client: std::net::TcpStream) -> String {
+        poll_fn(|cx| Pin::new(&mut socket).poll_shutdown(cx)).await.unwrap();
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn a_head_that_does_not_end_is_answered() {
+        for begun in [&b""[..], b"GE", b"GET / HTTP/1.1\r\nHost: a\r\n"] {
+            let (mut socket, mut client) = pair().await;
+            client.write_all(begun).unwrap();
+            while read(&mut socket).await.unwrap() > 0 {}
+            let text = shut(socket, client).await;
+            assert!(text.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{text}");
+            assert!(text.ends_with('}'), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_may_idle_between_requests_for_a_while() {
+        let (mut socket, mut client) = pair().await;
+        client.write_all(REQUEST).unwrap();
+        assert_eq!(read(&mut socket).await.unwrap(), REQUEST.len());
+        // While it is answered, nothing is expected.
+        let served = tokio::time::timeout(2 * PATIENCE.head, read(&mut socket)).await;
+        assert!(served.is_err());
+        socket.exchange().announce(0);
+        let answered = Instant::now();
+        assert_eq!(write(&mut socket, ANSWER).await.unwrap(), ANSWER.len());
+        // An empty line is nothing either.
+        client.write_all(b"\r\n").unwrap();
+        assert_eq!(read(&mut socket).await.unwrap(), 2);
+        assert_eq!(read(&mut socket).await.unwrap(), 0);
+        assert!(answered.elapsed() >= PATIENCE.idle);
+        assert_eq!(shut(socket, client).await.as_bytes(), ANSWER);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_in_is_cut_off() {
+        let (mut socket, client) = pair().await;
+        let bytes = [ANSWER, &[b'x'; 1 << 16]].concat();
+        socket.exchange().announce(u64::from(u32::MAX));
+        while let Some(written) = write(&mut socket, &bytes).now_or_never() {
+            written.unwrap();
+        }
+        // Whichever half is waited for.
+        assert_eq!(read(&mut socket).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(write(&mut socket, &bytes).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(client);
     }
 }

@@ -226,7 +226,7 @@ impl GossipActor {
 
     /// Keeps the peers' addresses what the cluster state says.
     fn know(&mut self, state: &ClusterState) {
-        tracing::info!("cluster state {} with {} members", state.epoch, state.members.len());
+        tracing::debug!("cluster state {} with {} members", state.epoch, state.members.len());
         let others = state.members.values().filter(|member| member.id != self.me);
         let next = others.map(|member| (member.id.clone(), member.quic.clone())).collect();
         let before = std::mem::replace(&mut self.known, next);

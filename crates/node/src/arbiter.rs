@@ -30,6 +30,7 @@ use rustls::ServerConfig;
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
+    time::{Instant, timeout_at},
 };
 
 use crate::{
@@ -76,14 +77,16 @@ pub(crate) struct Serving {
     pub(crate) tls: Option<Arc<ServerConfig>>,
 }
 
-/// An arbiter as the control thread holds it.
+/// An arbiter as the control thread holds it. Dropping it stops it, and waits for that.
 pub(crate) struct Arbiter {
     pub(crate) runtime: Handle,
     pub(crate) peers: Peers,
     pub(crate) coordinator: CoordinatorRefs,
     pub(crate) in_flight: actix::Recipient<coordinator::CountInFlight>,
     pub(crate) orders: mpsc::UnboundedSender<Order>,
-    thread: thread::JoinHandle<()>,
+    /// Closed when all that lived on the thread is gone.
+    ended: oneshot::Receiver<()>,
+    thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Arbiter {
@@ -91,8 +94,10 @@ impl Arbiter {
     pub(crate) async fn start(number: usize, parts: ArbiterParts) -> Result<Self, StartError> {
         let (orders, mut incoming) = mpsc::unbounded_channel();
         let (started_in, started) = oneshot::channel();
+        let (ended_in, ended) = oneshot::channel();
         let name = thread::Builder::new().name(format!("arbiter-{number}"));
         let run = move || {
+            let _ended: oneshot::Sender<()> = ended_in;
             actix::System::new().block_on(async move {
                 match Share::start(number, parts) {
                     Ok(mut share) => {
@@ -116,10 +121,11 @@ impl Arbiter {
             });
         };
         let thread = name.spawn(run).map_err(StartError::Runtime)?;
-        let ended = |_| StartError::Broken(format!("arbiter {number} ended"));
+        let gone = |_| StartError::Broken(format!("arbiter {number} ended"));
         let (runtime, peers, coordinator, in_flight) =
-            started.await.map_err(ended)?.map_err(StartError::Runtime)?;
-        Ok(Self { runtime, peers, coordinator, in_flight, orders, thread })
+            started.await.map_err(gone)?.map_err(StartError::Runtime)?;
+        let thread = Some(thread);
+        Ok(Self { runtime, peers, coordinator, in_flight, orders, ended, thread })
     }
 
     /// Tells it something; an arbiter that has ended needs no orders.
@@ -127,10 +133,24 @@ impl Arbiter {
         let _ = self.orders.send(order);
     }
 
-    /// Waits for its thread, which was told to stop.
-    pub(crate) fn join(self) {
-        // A panic there has been reported where it happened.
-        let _ = self.thread.join();
+    /// Waits for its end, which it was told to come to; whether that was in time. One that is late is
+    /// left to itself.
+    pub(crate) async fn ended(mut self, deadline: Instant) -> bool {
+        let in_time = timeout_at(deadline, &mut self.ended).await.is_ok();
+        if !in_time {
+            self.thread = None;
+        }
+        in_time
+    }
+}
+
+impl Drop for Arbiter {
+    fn drop(&mut self) {
+        self.tell(Order::Stop);
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported where it happened.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -164,9 +184,6 @@ impl Share {
             seed: rand::random(),
             vnodes,
             others: Box::new(move |node| NodeRefs::peer(&others, node)),
-            // Membership compares states with its peers several times a second, so it hears of the
-            // newer one, with the proof that it was agreed on, about as soon.
-            learn: Box::new(|newer| tracing::debug!(epoch = newer.epoch.0, "a newer state is out")),
         });
         Ok(Self {
             number,
@@ -305,11 +322,10 @@ impl Share {
 
     fn backend(&self) -> Backend {
         let routes = &self.parts.routes;
-        let CoordinatorRefs { get, write, locate, .. } = self.refs();
         Backend {
-            get,
-            write,
-            locate,
+            get: routes.get(),
+            write: routes.write(),
+            locate: self.refs().locate,
             cluster: routes.describe(),
             fetch: routes.fetch(),
             alter: routes.alter(),

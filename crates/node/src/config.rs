@@ -11,20 +11,22 @@ mod reader;
 mod tests;
 
 use std::{
+    ffi::OsString,
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
-use anello_protocol::id::{ClusterName, Datacenter, NodeId, Rack};
+use anello_protocol::{
+    cluster::MAX_PARTITIONS,
+    id::{ClusterName, Datacenter, NodeId, Rack},
+};
 
 pub use self::reader::Source;
 use self::{kinds::Kind, raw::RawConfig, reader::Reader};
 
 /// The most threads that carry out requests.
 const MAX_THREADS: i64 = 256;
-/// The most partitions that a cluster's hash space is cut into.
-const MAX_PARTITIONS: i64 = 1 << 20;
 
 /// All that a node is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -192,7 +194,7 @@ impl Config {
     /// Reads the settings of a file, if there is one, and of the environment, which wins.
     pub fn load(
         file: Option<&Path>,
-        environment: impl IntoIterator<Item = (String, String)>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ConfigError> {
         let (raw, mut reader) = Reader::read(file, environment);
         let config = Self::from_raw(raw, &mut reader);
@@ -247,8 +249,12 @@ impl Config {
 
         let name = from.required("cluster.name", cluster.name, Kind::cluster());
         let seeds = from.required("cluster.seeds", cluster.seeds, Kind::addresses());
-        let partitions =
-            from.or("cluster.partitions", cluster.partitions, Kind::power(MAX_PARTITIONS), 256);
+        let partitions = from.or(
+            "cluster.partitions",
+            cluster.partitions,
+            Kind::power(MAX_PARTITIONS.into()),
+            256,
+        );
 
         let default = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let quic = from.or("listen.quic", listen.quic, Kind::socket(), default(7400));

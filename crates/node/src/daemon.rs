@@ -5,26 +5,29 @@
 //! start   certificates, data directory, store -> arbiters (coordinators, peers) -> QUIC port
 //!         -> membership -> HTTP
 //! end     membership says goodbye and HTTP takes nothing more -> requests under way end
-//!         -> QUIC port -> arbiters -> store
+//!         -> QUIC port -> arbiters -> store -> data directory
 //! ```
+//!
+//! One deadline holds for the whole end; what has not ended by then is cut off, with a log line.
 
 use std::{
     collections::BTreeSet,
     net::{SocketAddr, TcpListener},
     num::NonZero,
     sync::{Arc, mpsc::SyncSender},
+    thread,
     time::Duration,
 };
 
 use actix::{Actor, Addr};
-use anello_gateway::Acceptor;
+use anello_gateway::{Acceptor, Limits};
 use anello_gossip::{Depart, GossipActor, MembershipConfig, MembershipStore, Timing};
 use anello_protocol::cluster::{Member, MemberState};
 use anello_replica::store::Store;
 use anello_transport::{ActorRef, Listener, ListenerConfig, Peers, PeersConfig, Worker};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 
 use crate::{
@@ -35,16 +38,19 @@ use crate::{
     data_dir::{DataDir, Identity as Owner},
     holdings::NodeHoldings,
     node::{StartError, Started},
+    open_files,
     readiness::Readiness,
     rocks::RocksStore,
     routes::{MembershipRefs, Routes},
     status::{self, Status},
 };
 
-/// How long requests under way may take to end.
-const GRACE: Duration = Duration::from_secs(10);
-/// The most HTTP connections at a time.
-const HTTP_CONNECTIONS_MAX: usize = 16 * 1024;
+/// How long the end may take, all in all.
+const STOP_MAX: Duration = Duration::from_secs(10);
+/// The last of it, in which no request is waited for any more: for closing connections and the store.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+/// Between two looks at whether the store is still in use.
+const TICK: Duration = Duration::from_millis(1);
 
 /// Runs a node until it is asked to stop; says over `started` whether it runs.
 pub(crate) fn run(
@@ -54,7 +60,7 @@ pub(crate) fn run(
     asked_to_stop: oneshot::Receiver<()>,
     started: &SyncSender<Result<Started, StartError>>,
 ) {
-    actix::System::new().block_on(async {
+    let stopped = actix::System::new().block_on(async {
         match Daemon::start(config, credentials, readiness).await {
             Ok(daemon) => {
                 let addresses = Started {
@@ -66,13 +72,18 @@ pub(crate) fn run(
                 let _ = started.send(Ok(addresses));
                 // Dropping the sender asks as well.
                 let _ = asked_to_stop.await;
-                daemon.stop().await;
+                Some(daemon.stop().await)
             }
             Err(error) => {
                 let _ = started.send(Err(error));
+                None
             }
         }
     });
+    // All that ran on this thread is gone.
+    if let Some(stopped) = stopped {
+        stopped.close();
+    }
 }
 
 /// A node that runs.
@@ -84,8 +95,15 @@ struct Daemon {
     gossip: Addr<GossipActor>,
     gossip_peers: Peers,
     store: Arc<RocksStore>,
-    /// Held until all is over.
-    _data_dir: DataDir,
+    data_dir: DataDir,
+}
+
+/// A node of which only its store is left.
+struct Stopped {
+    store: Arc<RocksStore>,
+    /// Held until the store is closed.
+    data_dir: DataDir,
+    deadline: Instant,
 }
 
 impl Daemon {
@@ -94,9 +112,12 @@ impl Daemon {
         credentials: Credentials,
         readiness: Readiness,
     ) -> Result<Self, StartError> {
-        let mut data_dir = DataDir::open(&config.node.data_dir, Owner::of(&config))?;
+        let data_dir_failed = |error| StartError::of_data_dir(error, &config);
+        let mut data_dir =
+            DataDir::open(&config.node.data_dir, Owner::of(&config)).map_err(data_dir_failed)?;
         let store = Arc::new(RocksStore::open(&data_dir.store(), config.durability)?);
-        data_dir.adopt(store.is_empty().map_err(StartError::Broken)?)?;
+        let is_empty = store.is_empty().map_err(StartError::Broken)?;
+        data_dir.adopt(is_empty).map_err(data_dir_failed)?;
         let http = listen_http(&config)?;
 
         let status = Arc::new(Status::new());
@@ -156,14 +177,16 @@ impl Daemon {
             gossip,
             gossip_peers,
             store,
-            _data_dir: data_dir,
+            data_dir,
         })
     }
 
-    /// Ends it. What takes longer than its time is cut off.
-    async fn stop(self) {
+    /// Ends it within its time.
+    async fn stop(self) -> Stopped {
+        let deadline = Instant::now() + STOP_MAX;
+        let requests_end = deadline - CLOSE_MAX;
         tracing::info!("stopping: no more requests are taken");
-        let Self { listener, arbiters, gossip, gossip_peers, store, _data_dir, .. } = self;
+        let Self { listener, arbiters, gossip, gossip_peers, store, data_dir, .. } = self;
         let draining: Vec<_> = arbiters
             .iter()
             .map(|arbiter| {
@@ -173,7 +196,7 @@ impl Daemon {
             })
             .collect();
         // First of all, so that the others ask elsewhere while requests here end.
-        if gossip.send(Depart).await.is_err() {
+        if !matches!(timeout_at(requests_end, gossip.send(Depart)).await, Ok(Ok(()))) {
             tracing::warn!("membership ended before it could say goodbye");
         }
         let drained = async {
@@ -182,23 +205,68 @@ impl Daemon {
                 let _ = drained.await;
             }
         };
-        let ((), drained) = tokio::join!(listener.close(GRACE), timeout(GRACE, drained));
-        if drained.is_err() {
-            tracing::warn!("requests were cut off that took longer than {} s", GRACE.as_secs());
+        let grace = requests_end.saturating_duration_since(Instant::now());
+        // Saying so to the other side takes it a moment longer.
+        let listener_end = requests_end + CLOSE_MAX / 2;
+        let closed = async {
+            let closed = timeout_at(listener_end, listener.close(grace)).await;
+            closed.is_ok() && Instant::now() < requests_end
+        };
+        let (closed, drained) = tokio::join!(closed, timeout_at(requests_end, drained));
+        for (in_time, what) in [(drained.is_ok(), "HTTP"), (closed, "QUIC")] {
+            if !in_time {
+                tracing::warn!("requests over {what} were cut off: they did not end in time");
+            }
         }
-        gossip_peers.close().await;
         arbiters.iter().for_each(|arbiter| arbiter.tell(Order::Stop));
-        arbiters.into_iter().for_each(Arbiter::join);
-        if let Err(reason) = store.end() {
+        let ((), all_ended) = tokio::join!(gossip_peers.close(), end_arbiters(arbiters, deadline));
+        // A thread that is left may still write, which a clean end denies.
+        if all_ended && let Err(reason) = store.end() {
             tracing::error!("the store did not end cleanly: {reason}");
         }
-        let figures = store.figures();
+        Stopped { store, data_dir, deadline }
+    }
+}
+
+/// Waits for all of them, which were told to stop; whether they have ended in time.
+async fn end_arbiters(arbiters: Vec<Arbiter>, deadline: Instant) -> bool {
+    let mut all_ended = true;
+    for (number, arbiter) in arbiters.into_iter().enumerate() {
+        if !arbiter.ended(deadline).await {
+            tracing::warn!("arbiter {number} was cut off: it did not end in time");
+            all_ended = false;
+        }
+    }
+    all_ended
+}
+
+impl Stopped {
+    /// Closes the store, then gives the data directory back.
+    fn close(self) {
+        let figures = self.store.figures();
+        if !close(self.store, self.deadline) {
+            tracing::warn!("the store was not closed: something still uses it");
+        }
+        drop(self.data_dir);
         tracing::info!(
             writes = figures.writes,
             groups = figures.groups,
             largest_group = figures.largest_group,
             "stopped"
         );
+    }
+}
+
+/// Closes a store once nobody else uses it: a sweep holds it for a step at a time, and begins no other
+/// when it is closed. Whether that came to be in time.
+fn close(mut store: Arc<RocksStore>, deadline: Instant) -> bool {
+    loop {
+        store = match Arc::try_unwrap(store) {
+            Ok(_closed) => return true,
+            Err(_) if Instant::now() >= deadline => return false,
+            Err(used) => used,
+        };
+        thread::sleep(TICK);
     }
 }
 
@@ -268,7 +336,10 @@ async fn serve_http(
     credentials: &Credentials,
     arbiters: &[Arbiter],
 ) -> Result<(), StartError> {
-    let acceptors = Acceptor::split(listener, arbiters.len(), HTTP_CONNECTIONS_MAX);
+    let wanted = Limits::default();
+    let connections = open_files::http_connections(wanted.connections, arbiters.len());
+    let limits = Limits { connections, ..wanted };
+    let acceptors = Acceptor::split(listener, arbiters.len(), limits);
     for (acceptor, arbiter) in acceptors.map_err(StartError::Runtime)?.into_iter().zip(arbiters) {
         let (done, started) = oneshot::channel();
         let serving = Serving { acceptor, tls: credentials.https.clone() };
@@ -325,5 +396,27 @@ fn log_start(config: &Config, quic: SocketAddr, http: SocketAddr) {
     if config.telemetry.otlp_endpoint.is_some() {
         let place = config.source.place("telemetry.otlp_endpoint");
         tracing::warn!("{place}: this version sends no traces; trace contexts are passed on");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Durability;
+
+    #[test]
+    fn a_store_is_closed_once_nobody_else_uses_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let open = || RocksStore::open(&dir.path().join("db"), Durability::Os).map(Arc::new);
+        let store = open().expect("opens");
+        let used = Arc::clone(&store);
+        assert!(!close(store, Instant::now()), "somebody uses it");
+
+        let store = Arc::clone(&used);
+        let patience = Instant::now() + Duration::from_secs(60);
+        let closing = thread::spawn(move || close(store, patience));
+        drop(used);
+        assert!(closing.join().expect("no panic"));
+        assert!(open().is_ok(), "nothing holds it open");
     }
 }

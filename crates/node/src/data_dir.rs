@@ -30,6 +30,9 @@ const FORMAT: u32 = 1;
 /// Why a data directory can't be used; nothing in it was changed.
 #[derive(Debug, Error)]
 pub enum DataDirError {
+    /// It, or what it is said to be below, is something else.
+    #[error("data directory {0}: not a directory")]
+    NotADirectory(PathBuf),
     /// Another process has it.
     #[error(
         "data directory {0}: another process uses it; stop that one, or give this node a directory of its own"
@@ -135,7 +138,12 @@ impl DataDir {
     /// Takes the directory for this process, making it if it isn't there.
     pub(crate) fn open(path: &Path, identity: Identity) -> Result<Self, DataDirError> {
         let io = |doing| move |source| DataDirError::Io { path: path.into(), doing, source };
-        fs::create_dir_all(path).map_err(io("can't be created"))?;
+        fs::create_dir_all(path).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+                DataDirError::NotADirectory(path.into())
+            }
+            _ => io("can't be created")(error),
+        })?;
         let lock = fs::File::create(path.join(LOCK)).map_err(io("can't write its lock"))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -153,6 +161,9 @@ impl DataDir {
         let text = match fs::read_to_string(&file) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                return Err(DataDirError::NotADirectory(path.into()));
+            }
             Err(source) => {
                 return Err(DataDirError::Io { path: file, doing: "can't be read", source });
             }
@@ -253,6 +264,19 @@ mod tests {
         );
         drop(first);
         assert!(DataDir::open(&path, identity("n", "a")).is_ok());
+    }
+
+    #[test]
+    fn a_file_is_no_directory_and_holds_none() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("file");
+        fs::write(&file, "").expect("written");
+        for path in [file.clone(), file.join("data")] {
+            let opened = DataDir::open(&path, identity("n", "a")).expect_err("a file");
+            assert!(matches!(opened, DataDirError::NotADirectory(_)), "{opened}");
+            let checked = DataDir::check(&path, &identity("n", "a")).expect_err("a file");
+            assert!(matches!(checked, DataDirError::NotADirectory(_)), "{checked}");
+        }
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod data_dir;
 mod holdings;
 pub mod log;
 mod node;
+mod open_files;
 mod readiness;
 pub mod rocks;
 mod routes;

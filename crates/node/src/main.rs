@@ -2,7 +2,12 @@
 //!
 //! Exit codes: 0 ended as asked, 1 could not start or go on, 2 wrong arguments or settings.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    fmt::Display,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use anello_node::{Node, StartError, config::Config, log};
 use clap::Parser;
@@ -33,17 +38,17 @@ const BAD_SETTINGS: u8 = 2;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let config = match Config::load(arguments.config.as_deref(), environment()) {
+    let config = match Config::load(arguments.config.as_deref(), std::env::vars_os()) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("{error}");
+            say(io::stderr(), &error);
             return ExitCode::from(BAD_SETTINGS);
         }
     };
     if arguments.check {
         return match Node::check(&config) {
             Ok(()) => {
-                println!("the settings of {} are good", config.node.id);
+                say(io::stdout(), format_args!("the settings of {} are good", config.node.id));
                 ExitCode::SUCCESS
             }
             Err(error) => refused(&error),
@@ -83,12 +88,11 @@ fn run(config: Config) -> Result<(), StartError> {
 }
 
 fn refused(error: &StartError) -> ExitCode {
-    eprintln!("{error}");
+    say(io::stderr(), error);
     ExitCode::from(if error.is_about_settings() { BAD_SETTINGS } else { FAILED })
 }
 
-/// The variables that are text; no other can be a setting.
-fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+/// Prints a line to whoever reads it; the exit code says it too.
+fn say(mut to: impl Write, text: impl Display) {
+    let _ = writeln!(to, "{text}");
 }

@@ -15,7 +15,7 @@ use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, Problem},
     credentials::Credentials,
     daemon,
     data_dir::{DataDir, DataDirError, Identity},
@@ -31,7 +31,7 @@ pub enum StartError {
     Settings(#[from] ConfigError),
     /// The data directory can't be used.
     #[error(transparent)]
-    DataDir(#[from] DataDirError),
+    DataDir(DataDirError),
     /// The store can't be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
@@ -54,6 +54,20 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// A data directory that can't be there is a bad setting, and named as one.
+    pub(crate) fn of_data_dir(error: DataDirError, config: &Config) -> Self {
+        match error {
+            DataDirError::NotADirectory(path) => {
+                let place = config.source.place("node.data_dir");
+                let what = format!(
+                    "expected the path of a directory, found {path:?}, which is a file or below one"
+                );
+                Self::Settings(ConfigError(vec![Problem { place, what }]))
+            }
+            error => Self::DataDir(error),
+        }
+    }
+
     /// Whether it is for the settings to be changed, and not a matter of the machine or of the moment.
     pub fn is_about_settings(&self) -> bool {
         match self {
@@ -90,8 +104,8 @@ impl Node {
     /// Looks at all that can be looked at without starting anything.
     pub fn check(config: &Config) -> Result<(), StartError> {
         Credentials::load(config)?;
-        DataDir::check(&config.node.data_dir, &Identity::of(config))?;
-        Ok(())
+        let checked = DataDir::check(&config.node.data_dir, &Identity::of(config));
+        checked.map(drop).map_err(|error| StartError::of_data_dir(error, config))
     }
 
     /// Starts a node. It listens when this returns; it serves once it belongs to a cluster, see
@@ -108,10 +122,18 @@ impl Node {
         };
         let name = thread::Builder::new().name("control".into());
         let thread = name.spawn(run).map_err(StartError::Runtime)?;
-        let ended = || StartError::Broken("the control thread ended".into());
-        let Started { quic, http, failure } = started.recv().map_err(|_| ended())??;
-        let (stop, thread) = (Some(stop), Some(thread));
-        Ok(Self { id, quic, http, readiness, failure, stop, thread })
+        let ended = |_| StartError::Broken("the control thread ended".into());
+        match started.recv().map_err(ended).flatten() {
+            Ok(Started { quic, http, failure }) => {
+                let (stop, thread) = (Some(stop), Some(thread));
+                Ok(Self { id, quic, http, readiness, failure, stop, thread })
+            }
+            Err(error) => {
+                // What had been started goes first, so that another attempt finds nothing in its way.
+                let _ = thread.join();
+                Err(error)
+            }
+        }
     }
 
     /// Its name.
@@ -144,8 +166,8 @@ impl Node {
         }
     }
 
-    /// Stops taking requests, tells its peers, lets what is under way end within ten seconds, and
-    /// returns when nothing of it is left.
+    /// Stops taking requests, tells its peers, lets what is under way end, and returns when nothing of
+    /// it is left, within ten seconds: what takes longer is cut off.
     pub fn stop(mut self) {
         self.end();
     }

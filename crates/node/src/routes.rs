@@ -102,18 +102,13 @@ impl Routes {
         Arc::clone(&self.0.vnodes.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What others may ask of this node, at the arbiter of that number. Data requests of clients are
-    /// carried out there; what one vnode or coordinator is meant by goes to it.
+    /// What others may ask of this node, at the arbiter of that number.
     pub(crate) fn router(&self, arbiter: usize) -> Router {
         Router::builder()
             .serve(self.read())
             .serve(self.store())
-            .serve(self.to(move |routes, _: &Get| {
-                routes.coordinator(arbiter).map(|refs| refs.get.clone())
-            }))
-            .serve(self.to(move |routes, _: &Write| {
-                routes.coordinator(arbiter).map(|refs| refs.write.clone())
-            }))
+            .serve(self.get())
+            .serve(self.write())
             .serve(self.to(move |routes, _: &LocateKey| {
                 routes.coordinator(arbiter).map(|refs| refs.locate.clone())
             }))
@@ -152,6 +147,26 @@ impl Routes {
     pub(crate) fn mint(&self) -> ActorRef<MintVersion> {
         let key = |message: &MintVersion| message.key.hash;
         self.to_vnode(key, |vnode| &vnode.mint, Err)
+    }
+
+    /// To the coordinator beside the vnode of the key.
+    ///
+    /// A request that came in on another thread changes over once here, instead of once for each
+    /// replica: the vnode of this node is at hand then, and so, over the connections of that thread,
+    /// are those of the other nodes.
+    pub(crate) fn get(&self) -> ActorRef<Get> {
+        self.to(|routes, get: &Get| {
+            let hash = KeyHash::of(&get.keyspace, &get.key);
+            routes.coordinator_of(hash).map(|refs| refs.get.clone())
+        })
+    }
+
+    /// To the coordinator beside the vnode of the key; see [`Routes::get`].
+    pub(crate) fn write(&self) -> ActorRef<Write> {
+        self.to(|routes, write: &Write| {
+            let hash = KeyHash::of(&write.keyspace, &write.key);
+            routes.coordinator_of(hash).map(|refs| refs.write.clone())
+        })
     }
 
     fn packets(&self) -> ActorRef<GossipPacket> {

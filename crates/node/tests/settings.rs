@@ -3,7 +3,9 @@
 mod fleet;
 
 use std::{
+    ffi::OsStr,
     fs,
+    os::unix::ffi::OsStrExt,
     path::Path,
     process::{Command, Output},
 };
@@ -84,6 +86,32 @@ fn a_missing_file_and_a_bad_variable_are_named() {
         &check(fleet.nodes[0].config(), &[("ANELLO_LISTEN__HTTP", "7480")]),
         &["ANELLO_LISTEN__HTTP: expected an IP address and a port"],
     );
+}
+
+#[test]
+fn a_file_in_the_place_of_the_data_directory_is_a_bad_setting() {
+    let fleet = Fleet::new(&ONE);
+    let config = fleet.nodes[0].config();
+    let path = config.to_str().expect("a plain path");
+    for below in ["", "/data"] {
+        let data_dir = format!("{path}{below}");
+        let environment = [("ANELLO_NODE__DATA_DIR", data_dir.as_str())];
+        let said = ["ANELLO_NODE__DATA_DIR: expected the path of a directory", &data_dir];
+        assert_refused(&check(config, &environment), &said);
+        let started = run(&["--config", path], &environment);
+        assert_eq!(started.status.code(), Some(2));
+        assert!(stderr(&started).contains(said[0]), "{}", stderr(&started));
+    }
+}
+
+#[test]
+fn a_variable_that_is_no_text_is_a_bad_setting() {
+    let fleet = Fleet::new(&ONE);
+    let mut command = Command::new(program());
+    command.arg("--check").arg("--config").arg(fleet.nodes[0].config());
+    command.env("ANELLO_NODE__DATA_DIR", OsStr::from_bytes(b"data/\xff"));
+    let output = command.output().expect("the program starts");
+    assert_refused(&output, &["ANELLO_NODE__DATA_DIR: ", "no UTF-8 text"]);
 }
 
 #[test]

@@ -19,6 +19,10 @@ pub const MAX_REPLICAS_PER_DATACENTER: u16 = 16;
 pub const MAX_KEYSPACES: usize = 1024;
 /// The most members of a cluster.
 pub const MAX_MEMBERS: usize = 4096;
+/// The most partitions of a cluster.
+pub const MAX_PARTITIONS: u32 = 1 << 16;
+/// The largest share of the ring that a node can ask for, relative to one of weight 1.
+pub const MAX_WEIGHT: f64 = 100.0;
 /// The replicas that [`Replication::Auto`] puts in every datacenter, where it has so many nodes.
 pub const AUTO_REPLICAS: u16 = 3;
 

@@ -89,14 +89,6 @@ fn gossip_messages() {
 }
 
 #[test]
-fn gossip_packets() {
-    for (name, packet) in samples::gossip_packets() {
-        assert_eq!(packet.check(), Ok(()), "{name} is an honest packet");
-        check_message(&format!("gossip-{name}"), &packet, &[]);
-    }
-}
-
-#[test]
 fn stored_versions() {
     let stored = codec::encode_stored(&samples::versions());
     assert_eq!(codec::decode_stored(&stored), Ok(samples::versions()));

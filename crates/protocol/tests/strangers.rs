@@ -97,3 +97,16 @@ fn a_token_is_good_for_its_own_key_only() {
     assert_eq!(token_decode(&data_key(1, "k"), &"A".repeat(4097)), Err(BadToken::TooLong));
     assert_eq!(token_decode(&data_key(1, "k"), ""), Err(BadToken::Damaged));
 }
+
+/// What `docs/consistency.md` says of the length of contexts.
+#[test]
+fn two_hundred_actors_and_gaps_fit_a_token() {
+    let actor = |n| ActorId { incarnation: Incarnation(u64::MAX - n), birth: 1 << 20 };
+    let vector = (0..100).map(|n| Dot { actor: actor(n), counter: 1 });
+    let gaps = |count| (0..count).map(|n| Dot { actor: actor(0), counter: (1 << 20) + 2 * n });
+    let key = data_key(1, "k");
+    let context: Context = vector.chain(gaps(100)).collect();
+    assert_eq!(token_decode(&key, &token_encode(&key, &context)), Ok(context));
+    let context: Context = gaps(1_000).collect();
+    assert_eq!(token_decode(&key, &token_encode(&key, &context)), Err(BadToken::TooLong));
+}

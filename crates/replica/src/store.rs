@@ -10,12 +10,7 @@ mod memory;
 
 use std::sync::Arc;
 
-use anello_protocol::{
-    causality::Incarnation,
-    id::{KeyspaceId, PartitionId},
-    key::DataKey,
-    version::Versions,
-};
+use anello_protocol::{causality::Incarnation, id::PartitionId, key::DataKey, version::Versions};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -90,10 +85,6 @@ pub trait Store: Send + Sync + 'static {
 
     /// What a vnode last asked to be remembered. Reads the disk: for starting up.
     fn load_vnode(&self, partition: PartitionId) -> Result<Option<VnodeRecord>, StoreError>;
-
-    /// Whether there is anything of this keyspace, or of any if none is named, tombstones and commits
-    /// under way included. May wait for a disk.
-    fn holds_data(&self, keyspace: Option<KeyspaceId>) -> Result<bool, StoreError>;
 
     /// About how much there is.
     fn estimate(&self) -> StoreEstimate;

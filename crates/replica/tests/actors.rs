@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     future::Future,
-    sync::{Arc, Mutex, OnceLock, mpsc},
+    sync::{Arc, OnceLock, mpsc},
     thread,
     time::Duration,
 };
@@ -12,7 +12,7 @@ use std::{
 use actix::{Actor, Addr, System};
 use anello_protocol::{
     cluster::{ClusterState, Member, MemberState},
-    id::{ClusterName, Datacenter, Epoch, KeyspaceId, KeyspaceName, NodeId, PartitionId, Rack},
+    id::{ClusterName, Datacenter, Epoch, KeyspaceName, NodeId, PartitionId, Rack},
     key::{DataKey, Key},
     message::{
         client::{Found, Get, LocateKey, RequestError, RequestOptions, Write, Written},
@@ -72,10 +72,6 @@ impl Store for SlowStore {
         self.kept.load_vnode(partition)
     }
 
-    fn holds_data(&self, keyspace: Option<KeyspaceId>) -> Result<bool, StoreError> {
-        self.kept.holds_data(keyspace)
-    }
-
     fn estimate(&self) -> StoreEstimate {
         self.kept.estimate()
     }
@@ -85,8 +81,6 @@ struct Node {
     store: Arc<dyn Store>,
     vnodes: Vec<Addr<ReplicaActor>>,
     coordinator: Addr<CoordinatorActor>,
-    /// Cluster states that others mentioned.
-    learned: Arc<Mutex<Vec<Epoch>>>,
 }
 
 struct Fleet {
@@ -197,8 +191,6 @@ impl Node {
                 ReplicaActor::new(parts).start()
             })
             .collect();
-        let learned = Arc::new(Mutex::new(Vec::new()));
-        let told = learned.clone();
         let parts = CoordinatorParts {
             node: node(id),
             datacenter: datacenter(id),
@@ -216,10 +208,9 @@ impl Node {
                     acked: ActorRef::loopback(router),
                 }
             }),
-            learn: Box::new(move |newer| told.lock().expect("no panic").push(newer.epoch)),
         };
         let coordinator = CoordinatorActor::new(parts).start();
-        Self { store, vnodes, coordinator, learned }
+        Self { store, vnodes, coordinator }
     }
 
     fn router(&self) -> Router {
@@ -374,7 +365,7 @@ fn freezing_answers_once_writes_have_ended() {
 }
 
 #[test]
-fn a_newer_state_that_others_mention_is_passed_on() {
+fn a_newer_state_that_others_mention_is_waited_for() {
     run(async {
         let fleet = Fleet::start(&["eu-a", "eu-b", "eu-c"], in_memory);
         fleet.put("eu-a", "k", 1).await.expect("it is written");
@@ -387,17 +378,16 @@ fn a_newer_state_that_others_mention_is_passed_on() {
                 node.coordinator.do_send(coordinator::ClusterChanged(view.clone()));
             }
         }
-        let learned = fleet.nodes[&node("eu-a")].learned.clone();
+        let coordinator = fleet.nodes[&node("eu-a")].coordinator.clone();
         let read = fleet.get("eu-a", "k");
         let learn = async {
-            while learned.lock().expect("no panic").is_empty() {
-                tokio::task::yield_now().await;
-            }
+            // Comes after the read in the mailbox.
+            let in_flight = coordinator.send(coordinator::CountInFlight).await.expect("it lives");
+            assert!(in_flight > 0);
             fleet.tell(2);
         };
         let (found, ()) = tokio::join!(read, learn);
         assert_eq!(found.expect("it is read").versions.len(), 1);
-        assert_eq!(*learned.lock().expect("no panic"), [Epoch(2)]);
         fleet.end();
     });
 }

@@ -1,10 +1,11 @@
 //! Why there is no ring, or no plan, of what was given. Nothing changes on any of them, and trying
 //! again with the same input can't succeed.
 
-use anello_protocol::id::NodeId;
+use anello_protocol::{
+    cluster::{MAX_MEMBERS, MAX_PARTITIONS, MAX_WEIGHT},
+    id::NodeId,
+};
 use thiserror::Error;
-
-use crate::member::{MAX_MEMBERS, MAX_PARTITIONS, MAX_WEIGHT};
 
 /// Why a ring can't be built.
 #[derive(Clone, Debug, Error, PartialEq)]

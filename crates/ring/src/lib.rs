@@ -36,7 +36,7 @@ mod select;
 mod share;
 
 pub use error::{PlanError, RingError};
-pub use member::{MAX_MEMBERS, MAX_PARTITIONS, MAX_WEIGHT, RingMember};
+pub use member::RingMember;
 pub use plan::{Move, Release, TransferPlan};
 pub use preference::{PreferenceList, Walk};
 pub use ring::{ReplicaCounts, Ring};

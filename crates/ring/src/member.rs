@@ -2,16 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use anello_protocol::id::{Datacenter, NodeId, Rack};
+use anello_protocol::{
+    cluster::{MAX_MEMBERS, MAX_WEIGHT},
+    id::{Datacenter, NodeId, Rack},
+};
 
 use crate::error::RingError;
 
-/// The most partitions.
-pub const MAX_PARTITIONS: u32 = 1 << 16;
-/// The most members: their places are kept in 16 bits, and nothing may grow without bound.
-pub const MAX_MEMBERS: usize = 4096;
-/// The greatest weight.
-pub const MAX_WEIGHT: f64 = 100.0;
+/// Members' places are kept in 16 bits.
+const _: () = assert!(MAX_MEMBERS <= 1 << 16);
 /// A weight below this counts as this.
 const LEAST_WEIGHT: f64 = 0.001;
 

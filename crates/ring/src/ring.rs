@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anello_protocol::{
+    cluster::MAX_PARTITIONS,
     id::{Datacenter, Epoch, NodeId, PartitionId, Rack},
     key::KeyHash,
 };
@@ -12,7 +13,7 @@ use crate::{
     claim::{self, Node, Walks},
     draw::Draws,
     error::RingError,
-    member::{self, MAX_PARTITIONS, RingMember},
+    member::{self, RingMember},
     preference::{PreferenceList, Walk},
 };
 

@@ -6,6 +6,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 repo=$(git -C "$here" rev-parse --show-toplevel)
 copy=$(mktemp -d)
+# Never a directory that others build in: Cargo would take the mutants for their own crates.
 export CARGO_TARGET_DIR=${MUTANTS_TARGET_DIR:-$copy/target}
 trap 'git -C "$repo" worktree remove --force "$copy/tree"; rm -rf "$copy"' EXIT
 

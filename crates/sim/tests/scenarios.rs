@@ -62,6 +62,15 @@ fn t19_lost_replies_and_retries() {
     holds(Mix::Any, FaultMix::Calm);
 }
 
+/// Seed 5336: a retry of an `lww` write was issued by one replica with an old time, and an earlier attempt at
+/// it by another with a later one, which was taken for an acknowledgement of the first. A quorum then
+/// missed an acknowledged write.
+#[test]
+fn an_lww_write_that_two_replicas_issued() {
+    let failed = run_all(&[Settings::of(5336)]);
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
 /// T30, Cassandra: two writes of one millisecond to an `lww` key. One of them wins everywhere.
 #[test]
 fn t30_lww_writes_at_one_moment() {

@@ -120,7 +120,8 @@ impl Peer {
             place.connected = true;
             place.trouble = None;
         }
-        tracing::info!(peer = %self.node, %address, "connected");
+        // One of several to this node; whether it can be reached is membership's to tell a person.
+        tracing::debug!(peer = %self.node, %address, "connected");
         tokio::select! {
             () = self.link.run(&connection, control) => {}
             () = self.left(address) => {}
@@ -133,7 +134,7 @@ impl Peer {
         Close::Done.close(&connection, "no longer needed");
         self.place().connected = false;
         self.link.close(&CallError::Closed);
-        tracing::info!(peer = %self.node, %address, %why, "disconnected");
+        tracing::debug!(peer = %self.node, %address, %why, "disconnected");
     }
 
     /// Waits until it is not at that address any more.

@@ -5,30 +5,54 @@
 mod support;
 
 use std::{
+    net::SocketAddr,
     thread,
     time::{Duration, Instant},
 };
 
-use anello_transport::{ActorRef, CallContext, CallError, Peers, PeersConfig};
+use anello_transport::{
+    ActorRef, CallContext, CallError, CallFuture, Listener, Peers, PeersConfig,
+};
 use futures_util::FutureExt;
 use support::{
-    PATIENCE, answer, answering, anywhere, authority::Authority, dial, holding, id, listen,
-    listen_again, logs::Logs, node, patient, probe, relay::Relay, run, until,
+    Held, PATIENCE, answer, answering, anywhere, authority::Authority, dial, holding, id, listen,
+    listen_again, logs::Logs, node, patient, probe, prober::Probed, relay::Relay, run, until,
 };
+
+/// A peer `b` that never answers, and what it was asked.
+fn silent(authority: &Authority) -> (Listener, Held) {
+    let (router, held) = holding();
+    (listen(anywhere(), node(authority, "b"), router), held)
+}
+
+/// The connections of `a`, who knows where `b` is.
+fn knowing(authority: &Authority, b: SocketAddr) -> Peers {
+    let peers = dial(node(authority, "a"));
+    peers.know(&id("b"), &b.to_string());
+    peers
+}
+
+/// Asks `b`, with patience.
+fn ask(peers: &Peers) -> CallFuture<Probed> {
+    peers.call(&id("b"), probe(), patient())
+}
+
+async fn arrived(calls: usize, held: &Held) {
+    until("the calls are there", || held.lock().unwrap().len() == calls).await;
+}
 
 #[test]
 fn a_peer_that_restarts_is_connected_to_again() {
     run(async {
         let authority = Authority::new();
-        let (router, held) = holding();
-        let listener = listen(anywhere(), node(&authority, "b"), router);
+        let (listener, held) = silent(&authority);
         let address = listener.local_address();
         let peers = dial(node(&authority, "a"));
         let actor = ActorRef::peer(&peers, id("b"));
         assert_eq!(actor.call(probe(), patient()).await, Err(CallError::Unreachable));
         peers.know(&id("b"), &address.to_string());
         let in_flight = actor.call(probe(), patient());
-        until("the call is there", || held.lock().unwrap().len() == 1).await;
+        arrived(1, &held).await;
         assert!(peers.is_connected(&id("b")));
         let (logs, _guard) = Logs::listen();
 
@@ -65,7 +89,7 @@ fn a_peer_that_falls_silent_is_given_up() {
         let relay = Relay::to(listener.local_address()).await;
         let peers = Peers::new(node(&authority, "a"), PeersConfig::default()).unwrap();
         peers.know(&id("b"), &relay.address().to_string());
-        peers.call(&id("b"), probe(), patient()).await.unwrap();
+        ask(&peers).await.unwrap();
         relay.lead(None);
         let began = Instant::now();
         let call = peers.call(&id("b"), probe(), CallContext::within(Duration::from_millis(100)));
@@ -74,7 +98,7 @@ fn a_peer_that_falls_silent_is_given_up() {
         assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
         relay.lead(Some(listener.local_address()));
         until("it is back", || peers.is_connected(&id("b"))).await;
-        peers.call(&id("b"), probe(), patient()).await.unwrap();
+        ask(&peers).await.unwrap();
     });
 }
 
@@ -87,18 +111,17 @@ fn a_peer_that_was_killed_and_is_back_says_that_it_knows_nothing() {
         let identity = node(&authority, "b");
         let listener = listen(anywhere(), identity.clone(), answering());
         let relay = Relay::to(listener.local_address()).await;
-        let peers = dial(node(&authority, "a"));
-        peers.know(&id("b"), &relay.address().to_string());
-        peers.call(&id("b"), probe(), patient()).await.unwrap();
+        let peers = knowing(&authority, relay.address());
+        ask(&peers).await.unwrap();
         let reborn = listen(anywhere(), identity, answering());
         let (logs, _guard) = Logs::listen();
         let began = Instant::now();
         relay.lead(Some(reborn.local_address()));
-        let outcome = peers.call(&id("b"), probe(), patient()).await;
+        let outcome = ask(&peers).await;
         assert_eq!(outcome, Err(CallError::Closed));
         until("it is back", || peers.is_connected(&id("b"))).await;
         assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-        peers.call(&id("b"), probe(), patient()).await.unwrap();
+        ask(&peers).await.unwrap();
         assert!(logs.lines().is_empty(), "{:?}", logs.lines());
     });
 }
@@ -107,30 +130,28 @@ fn a_peer_that_was_killed_and_is_back_says_that_it_knows_nothing() {
 fn a_peer_that_moves_is_followed_and_one_that_is_forgotten_is_left() {
     run(async {
         let authority = Authority::new();
-        let (router, held) = holding();
-        let first = listen(anywhere(), node(&authority, "b"), router);
+        let (first, held) = silent(&authority);
         let second = listen(anywhere(), node(&authority, "b"), answering());
-        let peers = dial(node(&authority, "a"));
-        peers.know(&id("b"), &first.local_address().to_string());
-        let in_flight = peers.call(&id("b"), probe(), patient());
-        until("the call is there", || held.lock().unwrap().len() == 1).await;
+        let peers = knowing(&authority, first.local_address());
+        let in_flight = ask(&peers);
+        arrived(1, &held).await;
         // The same address again changes nothing.
         peers.know(&id("b"), &first.local_address().to_string());
         answer(held.lock().unwrap().pop().unwrap());
         assert!(in_flight.await.is_ok());
 
-        let in_flight = peers.call(&id("b"), probe(), patient());
+        let in_flight = ask(&peers);
         peers.know(&id("b"), &second.local_address().to_string());
         assert_eq!(in_flight.await, Err(CallError::Closed));
         until("it is followed", || peers.is_connected(&id("b"))).await;
-        assert!(peers.call(&id("b"), probe(), patient()).await.is_ok());
+        assert!(ask(&peers).await.is_ok());
 
         peers.forget(&id("b"));
-        let outcome = peers.call(&id("b"), probe(), patient()).now_or_never();
+        let outcome = ask(&peers).now_or_never();
         assert_eq!(outcome, Some(Err(CallError::Unreachable)));
         until("it is left", || !peers.is_connected(&id("b"))).await;
         peers.know(&id("b"), &second.local_address().to_string());
-        assert!(peers.call(&id("b"), probe(), patient()).await.is_ok());
+        assert!(ask(&peers).await.is_ok());
     });
 }
 
@@ -144,7 +165,7 @@ fn an_address_that_leads_nowhere_is_unreachable_in_time() {
         peers.know(&id("b"), &address);
         // The first calls wait for the first attempt, and for no more than it.
         let began = Instant::now();
-        assert_eq!(peers.call(&id("b"), probe(), patient()).await, Err(CallError::Unreachable));
+        assert_eq!(ask(&peers).await, Err(CallError::Unreachable));
         assert!(began.elapsed() < PATIENCE / 2);
         let short = CallContext::within(Duration::from_millis(50));
         let outcome = peers.call_address(&address, probe(), short).await;
@@ -163,22 +184,20 @@ fn an_address_that_leads_nowhere_is_unreachable_in_time() {
 fn closing_peers_ends_their_calls() {
     run(async {
         let authority = Authority::new();
-        let (router, held) = holding();
-        let listener = listen(anywhere(), node(&authority, "b"), router);
+        let (listener, held) = silent(&authority);
         let address = listener.local_address().to_string();
-        let peers = dial(node(&authority, "a"));
-        peers.know(&id("b"), &address);
+        let peers = knowing(&authority, listener.local_address());
         let visit = {
             let (peers, address) = (peers.clone(), address.clone());
             tokio::spawn(async move { peers.call_address(&address, probe(), patient()).await })
         };
-        let in_flight = peers.call(&id("b"), probe(), patient());
-        until("the calls are there", || held.lock().unwrap().len() == 2).await;
+        let in_flight = ask(&peers);
+        arrived(2, &held).await;
         peers.close().await;
         assert_eq!(in_flight.await, Err(CallError::Closed));
         assert_eq!(visit.await.unwrap(), Err(CallError::Closed));
         peers.know(&id("b"), &address);
-        let outcome = peers.call(&id("b"), probe(), patient()).await;
+        let outcome = ask(&peers).await;
         assert_eq!(outcome, Err(CallError::Unreachable));
         let outcome = peers.call_address(&address, probe(), patient()).await;
         assert_eq!(outcome, Err(CallError::Unreachable));
@@ -189,13 +208,11 @@ fn closing_peers_ends_their_calls() {
 fn no_call_waits_for_peers_that_are_dropped_or_whose_runtime_has_ended() {
     run(async {
         let authority = Authority::new();
-        let (router, held) = holding();
-        let listener = listen(anywhere(), node(&authority, "b"), router);
+        let (listener, held) = silent(&authority);
         let address = listener.local_address().to_string();
-        let peers = dial(node(&authority, "a"));
-        peers.know(&id("b"), &address);
-        let in_flight = peers.call(&id("b"), probe(), patient());
-        until("the call is there", || held.lock().unwrap().len() == 1).await;
+        let peers = knowing(&authority, listener.local_address());
+        let in_flight = ask(&peers);
+        arrived(1, &held).await;
         drop(peers);
         assert_eq!(in_flight.await, Err(CallError::Closed));
 
@@ -210,12 +227,12 @@ fn no_call_waits_for_peers_that_are_dropped_or_whose_runtime_has_ended() {
         });
         let peers = sent.await.unwrap();
         peers.know(&id("b"), &address);
-        let in_flight = peers.call(&id("b"), probe(), patient());
-        until("the call is there", || held.lock().unwrap().len() == 2).await;
+        let in_flight = ask(&peers);
+        arrived(2, &held).await;
         end.send(()).unwrap();
         assert_eq!(in_flight.await, Err(CallError::Closed));
         elsewhere.join().unwrap();
-        let outcome = peers.call(&id("b"), probe(), patient()).await;
+        let outcome = ask(&peers).await;
         assert_eq!(outcome, Err(CallError::Unreachable));
     });
 }

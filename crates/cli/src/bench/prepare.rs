@@ -11,9 +11,9 @@ use tokio::time::sleep;
 
 use super::Bench;
 use crate::{
-    connect::Level,
     fleet::{self, signal::Pid},
     outcome::Failure,
+    output,
 };
 
 /// How long nodes have to hear of a new keyspace.
@@ -32,7 +32,7 @@ pub(super) struct Prepared {
 
 /// Prepares.
 pub(super) async fn prepare(command: &Bench) -> Result<Prepared, Failure> {
-    let client = command.cluster.connect(&Level::default()).await?;
+    let client = command.cluster.connect_with(|builder| builder).await?;
     let is_new = keyspace(command, &client).await?;
     let view = client.cluster().await?;
     client.close().await;
@@ -63,9 +63,10 @@ async fn keyspace(command: &Bench, client: &Client) -> Result<bool, Failure> {
         Some(_) => Ok(false),
         None => {
             let config = KeyspaceConfig { conflict: ConflictRule::Lww, ..Default::default() };
-            let epoch = client.set_keyspace(name.as_str(), config).await?;
+            let set = client.set_keyspace(name.as_str(), config).await;
+            let epoch = set.map_err(Failure::of_change)?;
             known_everywhere(client, epoch).await?;
-            eprintln!("created keyspace {name}, in which the last write wins");
+            output::note(format_args!("created keyspace {name}, in which the last write wins"));
             Ok(true)
         }
     }

@@ -121,10 +121,13 @@ async fn end(layout: &Layout, ids: &[NodeId], signal: Signal) -> Result<(), Fail
     for id in ids.iter().filter(|id| !left.contains(id)) {
         output::line(format_args!("{id} {done}"))?;
     }
+    let patience = stop::PATIENCE.as_secs();
     match left.first() {
+        Some(id) if signal == Signal::Kill => {
+            Err(Failure::failed(format_args!("{id} was killed and has not ended in {patience} s")))
+        }
         Some(id) => Err(Failure::failed(format_args!(
-            "{id} did not stop within {} s: `anello fleet kill {id}` ends it at once",
-            stop::PATIENCE.as_secs()
+            "{id} did not stop within {patience} s: `anello fleet kill {id}` ends it at once"
         ))),
         None => Ok(()),
     }
@@ -143,12 +146,14 @@ fn send(layout: &Layout, ids: &[NodeId], signal: Signal, done: &str) -> Result<(
 
 async fn start(layout: &Layout, ids: &[NodeId]) -> Result<(), Failure> {
     let daemon = process::daemon()?;
+    stop::settle(layout, ids).await;
     let mut places = Vec::new();
     for id in ids {
         if let Some((pid, doing)) = process::find(layout, id) {
             let advice = match doing {
                 Doing::Runs => String::new(),
                 Doing::Paused => format!(" and is paused: `anello fleet resume {id}`"),
+                Doing::Ends => " and does not end".into(),
             };
             return Err(Failure::failed(format_args!("{id} runs already, pid {pid}{advice}")));
         }
@@ -173,7 +178,7 @@ async fn await_ready(
     loop {
         if let Ok(Some(status)) = child.try_wait() {
             for line in process::last_lines(layout, id, LAST_LINES) {
-                eprintln!("    {line}");
+                output::note(format_args!("    {line}"));
             }
             return Err(Failure::failed(format_args!(
                 "{id} died at its start ({status}); its log: {}",
@@ -277,9 +282,11 @@ pub(super) async fn list(json: bool) -> Result<Outcome, Failure> {
 async fn describe<'a>(layout: &'a Layout, place: &'a Place) -> Listed<'a> {
     let found = process::find(layout, place.id());
     let state = match found {
-        None if process::is_wanted_down(layout, place.id()) => State::Stopped,
-        None if process::was_started(layout, place.id()) => State::Died,
-        None => State::Stopped,
+        None | Some((_, Doing::Ends)) if process::is_wanted_down(layout, place.id()) => {
+            State::Stopped
+        }
+        None | Some((_, Doing::Ends)) if process::was_started(layout, place.id()) => State::Died,
+        None | Some((_, Doing::Ends)) => State::Stopped,
         Some((_, Doing::Paused)) => State::Paused,
         Some((_, Doing::Runs)) => match readiness(place.http).await {
             Readiness::Ready => State::Ready,

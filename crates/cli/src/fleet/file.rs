@@ -10,7 +10,7 @@ use std::{
 };
 
 use anello_protocol::{
-    cluster::{KeyspaceConfig, MAX_REPLICAS_PER_DATACENTER, Replication},
+    cluster::{KeyspaceConfig, MAX_PARTITIONS, MAX_REPLICAS_PER_DATACENTER, Replication},
     consistency::Consistency,
     id::{ClusterName, Datacenter, KeyspaceName, NodeId, Rack},
     version::ConflictRule,
@@ -19,7 +19,6 @@ use serde::{Deserialize, Serialize};
 
 /// The most nodes of a fleet on one machine: beyond, the two ranges of ports would overlap.
 pub(crate) const MAX_NODES: usize = 80;
-const MAX_PARTITIONS: u32 = 1 << 16;
 const DEFAULT_PARTITIONS: u32 = 256;
 
 /// A fleet, as its file describes it.

@@ -21,6 +21,8 @@ use crate::outcome::Failure;
 
 /// The daemon's name as a file.
 const DAEMON: &str = "anello-node";
+/// Which of a process's fields says how many threads it has: proc(5) counts two before the state.
+const THREADS: usize = 20 - 3;
 /// By when the system shows a new process as what it is.
 const VISIBLE_WITHIN: Duration = Duration::from_secs(2);
 /// How much of a log's end is looked at for its last lines.
@@ -36,6 +38,8 @@ pub(crate) enum Doing {
     Runs,
     /// It was paused.
     Paused,
+    /// It was killed or has returned, and the system still takes back what it had, ports included.
+    Ends,
 }
 
 /// Finds the daemon: beside this program, else on the path.
@@ -123,23 +127,41 @@ pub(crate) fn find(layout: &Layout, id: &NodeId) -> Option<(Pid, Doing)> {
 
 fn doing(pid: Pid, config: &Path) -> Option<Doing> {
     let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    if command.is_empty() {
+        return is_ending(&stat).then_some(Doing::Ends);
+    }
     let mut words = command.split(|byte| *byte == 0);
     let program = Path::new(std::str::from_utf8(words.next()?).ok()?).file_name()?;
     let config = config.as_os_str().as_encoded_bytes();
     if program != DAEMON || !words.any(|word| word == config) {
         return None;
     }
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     match state_letter(&stat)? {
-        'Z' | 'X' => None,
         'T' | 't' => Some(Doing::Paused),
         _ => Some(Doing::Runs),
     }
 }
 
-/// The process's state: the field after its name, which is in brackets and may hold anything.
+/// Whether a process without a command line, which goes with its memory, is a daemon that still has
+/// anything else: its files, which are closed by the last of its threads to end.
+fn is_ending(stat: &str) -> bool {
+    let name = stat.split_once('(').and_then(|(_, rest)| Some(rest.rsplit_once(')')?.0));
+    let has_ended = match state_letter(stat) {
+        Some('X') | None => true,
+        Some('Z') => fields(stat).nth(THREADS).is_none_or(|threads| matches!(threads, "0" | "1")),
+        Some(_) => false,
+    };
+    name == Some(DAEMON) && !has_ended
+}
+
 fn state_letter(stat: &str) -> Option<char> {
-    stat.rsplit_once(')')?.1.trim_start().chars().next()
+    fields(stat).next()?.chars().next()
+}
+
+/// What is said of a process after its name, which is in brackets and may hold anything.
+fn fields(stat: &str) -> impl Iterator<Item = &str> {
+    stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_ascii_whitespace()
 }
 
 /// Keeps that a person wants the node down, or no more: who watches the fleet then knows why it ended.
@@ -187,6 +209,20 @@ mod tests {
     fn a_program_may_be_called_anything() {
         assert_eq!(state_letter("17 (odd) name) T 1 17"), Some('T'));
         assert_eq!(state_letter("nonsense"), None);
+    }
+
+    #[test]
+    fn a_process_has_ended_when_its_last_thread_has() {
+        let stat = |name: &str, state: &str, threads: u32| {
+            format!("17 ({name}) {state} 1 17 17 0 -1 4 0 0 0 0 0 0 0 0 20 0 {threads} 0 99 0 0")
+        };
+        assert!(is_ending(&stat(DAEMON, "R", 5)), "its memory is gone");
+        assert!(is_ending(&stat(DAEMON, "Z", 2)), "its first thread is gone");
+        assert!(!is_ending(&stat(DAEMON, "Z", 1)), "only its exit code is left");
+        assert!(!is_ending(&stat("other", "R", 5)));
+        let own = fs::read_to_string("/proc/self/stat").unwrap();
+        let threads = fs::read_dir("/proc/self/task").unwrap().count();
+        assert!(threads > 1 && fields(&own).nth(THREADS).unwrap().parse::<usize>().unwrap() > 1);
     }
 
     #[test]

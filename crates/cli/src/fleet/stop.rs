@@ -1,7 +1,7 @@
 //! Ending nodes in order: asking them, waiting, and who did not listen.
 
 use std::{
-    future::Future,
+    future::{Future, pending},
     time::{Duration, Instant},
 };
 
@@ -28,6 +28,15 @@ pub(super) fn send(layout: &Layout, nodes: &[NodeId], signal: Signal) -> bool {
         }
     }
     any
+}
+
+/// Waits for those of the nodes that are ending, so that what they had is free.
+pub(super) async fn settle(layout: &Layout, nodes: &[NodeId]) {
+    let ends = |id: &&NodeId| {
+        process::find(layout, id).is_some_and(|(_, doing)| doing == process::Doing::Ends)
+    };
+    let ending: Vec<_> = nodes.iter().filter(ends).cloned().collect();
+    wait(layout, &ending, PATIENCE, pending()).await;
 }
 
 /// Waits until the nodes have no process, or until patience or `enough` ends; who still runs then.

@@ -2,9 +2,11 @@
 //!
 //! Nodes are watched by their pid files, so a node that `anello fleet start` brought back from another
 //! terminal is watched, and stopped at the end, like those started here. A node that dies by itself is
-//! reported and the fleet goes on.
+//! reported and the fleet goes on. It ends when nobody reads what is said any more.
 
 use std::{
+    cell::Cell,
+    fmt::Display,
     fs::File,
     future::pending,
     path::Path,
@@ -49,6 +51,8 @@ pub(super) async fn run(up: Up) -> Result<Outcome, Failure> {
     let daemon = process::daemon()?;
     let mut interrupts = Interrupts::listen()?;
     let _lock = lock(&layout)?;
+    let ids: Vec<_> = layout.nodes().iter().map(|place| place.id().clone()).collect();
+    stop::settle(&layout, &ids).await;
     ports::check(layout.nodes().iter().filter(|p| process::find(&layout, p.id()).is_none()))?;
     layout.write()?;
 
@@ -84,6 +88,8 @@ struct Running {
     palette: Palette,
     /// The longest name, so that lines are below each other.
     width: usize,
+    /// Whether standard output is still open.
+    is_read: Cell<bool>,
 }
 
 impl Running {
@@ -91,7 +97,7 @@ impl Running {
         let nodes: Vec<_> = layout.nodes().iter().cloned().map(Watched::new).collect();
         let widths = nodes.iter().map(|node| node.place().id().as_str().len());
         let width = widths.max().unwrap_or(0);
-        Self { layout, nodes, palette: Palette::of_stdout(), width }
+        Self { layout, nodes, palette: Palette::of_stdout(), width, is_read: Cell::new(true) }
     }
 
     /// Starts all nodes that don't run, at once.
@@ -99,7 +105,7 @@ impl Running {
         let (name, root) = (self.layout.name(), self.layout.root().display());
         let count = self.nodes.len();
         let nodes = if count == 1 { "node" } else { "nodes" };
-        output::line(format_args!("fleet {name}: {count} {nodes}, everything below {root}"))?;
+        self.print(format_args!("fleet {name}: {count} {nodes}, everything below {root}"))?;
         for node in &mut self.nodes {
             let id = node.place().id().clone();
             if process::find(&self.layout, &id).is_none() {
@@ -134,7 +140,17 @@ impl Running {
                     () = interrupts.next() => return Ok(()),
                 }
             }
+            if !self.is_read.get() {
+                return Ok(());
+            }
         }
+    }
+
+    fn print(&self, text: impl Display) -> Result<(), Failure> {
+        if !output::is_read(text)? {
+            self.is_read.set(false);
+        }
+        Ok(())
     }
 
     async fn look(&mut self) -> Result<(), Failure> {
@@ -184,10 +200,10 @@ impl Running {
             }
         };
         let name = self.palette.paint(Tone::Strong, format!("{id:width$}", width = self.width));
-        output::line(format_args!("{name}  {}", self.palette.paint(tone, text)))?;
+        self.print(format_args!("{name}  {}", self.palette.paint(tone, text)))?;
         if matches!(change, Change::Died(_)) {
             for line in process::last_lines(&self.layout, id, LAST_LINES) {
-                output::line(format_args!("    {line}"))?;
+                self.print(format_args!("    {line}"))?;
             }
         }
         Ok(())
@@ -202,9 +218,9 @@ impl Running {
         let all = self.nodes.len();
         let line = format!("{ready} of {all} nodes are ready after {:.1} s", took.as_secs_f64());
         let tone = if ready == all { Tone::Good } else { Tone::Warning };
-        output::line(self.palette.paint(tone, line))?;
+        self.print(self.palette.paint(tone, line))?;
         super::keyspaces::apply(&self.layout, &fleet.keyspaces).await?;
-        output::line(hints::what_to_try(&self.layout))
+        self.print(hints::what_to_try(&self.layout))
     }
 
     /// Stops every node, whoever started it. A second interrupt cuts it short.

@@ -1,5 +1,7 @@
 //! A real fleet, as a person runs it: up, data in and out, faults by hand, down, and up again.
 
+use std::time::{Duration, Instant};
+
 use crate::support::{Ended, fleet::Fleet};
 
 const THREE_NODES: &str = r#"
@@ -11,6 +13,14 @@ racks = { a = 1, b = 1, c = 1 }
 [[keyspace]]
 name     = "last"
 conflict = "lww"
+"#;
+
+const ONE_NODE: &str = r#"
+name       = "one"
+partitions = 16
+[[datacenter]]
+name  = "eu"
+racks = { a = 1 }
 "#;
 
 const TWO_DATACENTERS: &str = r#"
@@ -41,6 +51,10 @@ fn keys_are_written_read_settled_and_deleted() {
     assert!(siblings.out.contains("[1] ") && siblings.out.contains("[2] "), "{siblings:?}");
     assert!(siblings.err.contains("2 concurrent versions"), "{siblings:?}");
 
+    assert_eq!(fleet.run_unread(&["get", "cart"]), Some(3));
+    assert_eq!(fleet.run_unread(&["get", "cart", "--json"]), Some(3));
+    assert_eq!(fleet.run_unread(&["get", "nothing", "--json"]), Some(4));
+
     let siblings = fleet.run(&["get", "cart", "--json"]);
     assert_eq!(siblings.code, Some(3), "{siblings:?}");
     let document = json(&siblings);
@@ -62,12 +76,14 @@ fn keys_are_written_read_settled_and_deleted() {
 #[test]
 fn the_cluster_shows_itself() {
     let fleet = Fleet::up(THREE_NODES, 3);
+    // A node that is ready need not have heard of every other one.
+    let seen = fleet.until(&["status"], |shown| shown.out.contains("3 of 3 nodes reachable"));
+    seen.succeeds();
     let status = fleet.run(&["status", "--json"]);
     let nodes = json(&status)["nodes"].as_array().unwrap().clone();
     let ids: Vec<_> = nodes.iter().map(|node| node["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["eu-a-1", "eu-b-1", "eu-c-1"]);
     assert!(nodes.iter().all(|node| node["reachable"] == true && node["state"] == "up"));
-    assert!(fleet.run(&["status"]).succeeds().contains("3 of 3 nodes reachable"));
 
     let ring = json(&fleet.run(&["ring", "--json"]));
     assert_eq!(ring["replicas"].as_array().unwrap().len(), 64);
@@ -110,8 +126,9 @@ fn nodes_are_killed_and_come_back_and_data_stays() {
 
     fleet.run(&["fleet", "start", "eu-b-1"]).succeeds();
     fleet.wait_for("eu-b-1  ready");
-    let listed = json(&fleet.run(&["fleet", "ls", "--json"]));
-    assert!(listed.as_array().unwrap().iter().all(|node| node["state"] == "ready"), "{listed}");
+    let all_ready =
+        |shown: &Ended| json(shown).as_array().unwrap().iter().all(|node| node["state"] == "ready");
+    fleet.until(&["fleet", "ls", "--json"], all_ready);
 
     assert!(fleet.interrupt().success());
     fleet.run(&["get", "greeting", "--timeout", "1s"]).fails(1, "is the cluster up");
@@ -121,6 +138,28 @@ fn nodes_are_killed_and_come_back_and_data_stays() {
     fleet.start();
     fleet.wait_for("3 of 3 nodes are ready");
     assert_eq!(fleet.run(&["get", "greeting"]).succeeds(), "hello");
+}
+
+#[test]
+fn a_killed_node_can_be_started_at_once() {
+    let fleet = Fleet::up(ONE_NODE, 1);
+    for _ in 0..5 {
+        fleet.run(&["fleet", "kill", "eu-a-1"]).succeeds();
+        fleet.run(&["fleet", "start", "eu-a-1"]).succeeds();
+    }
+}
+
+#[test]
+fn a_change_of_the_cluster_ends_in_time_and_says_who_is_missing() {
+    let fleet = Fleet::up(THREE_NODES, 3);
+    fleet.run(&["fleet", "pause", "eu-b-1", "eu-c-1"]).succeeds();
+    let began = Instant::now();
+    let change = ["keyspace", "create", "new", "--node", &fleet.quic(0), "--timeout", "2s"];
+    let ended = fleet.run(&change);
+    assert!(began.elapsed() < Duration::from_secs(10), "{ended:?}");
+    assert!(matches!(ended.code, Some(1 | 5)), "{ended:?}");
+    assert!(ended.err.contains("anello status"), "{ended:?}");
+    assert!(!ended.err.contains("--consistency"), "members vote at no level: {ended:?}");
 }
 
 #[test]
@@ -142,8 +181,9 @@ fn too_few_replicas_is_exit_code_5() {
     let here = fleet.run(&["get", "k", "--node", &fleet.quic(1), "--consistency", "local_one"]);
     assert_eq!(here.succeeds(), "v");
     fleet.run(&["fleet", "kill", "us-a-1"]).succeeds();
-    // Of a node that is there: only it can say that the others are not.
+    // Of a node that is there: only it can say that the others are not, once it knows.
     let there = fleet.quic(0);
+    fleet.until(&["status", "--node", &there], |shown| shown.out.contains("1 of 2 nodes"));
     // Another key: a write that was refused here may still have been stored where it could.
     let put = fleet.run(&["put", "l", "v", "--node", &there, "--consistency", "each_quorum"]);
     put.fails(5, "anello status");

@@ -56,6 +56,23 @@ fn a_killed_node_fails_no_record() {
 }
 
 #[test]
+fn a_bookmark_that_cant_be_checked_is_not_believed() {
+    let fleet = Fleet::up(THREE_NODES, 3);
+    fleet.write("in.jsonl", &format!("{}nonsense\n{}", records(0..10), records(10..20)));
+    let import = |more: &[&str]| fleet.run(&[&["import", "in.jsonl"], more].concat());
+    assert_eq!(import(&[]).code, Some(1));
+    fleet.run(&["put", "key 0", "of somebody else"]).succeeds();
+    let other = import(&[]);
+    assert!(other.err.contains("beginning anew"), "{other:?}");
+    assert!(other.out.contains("20 written, 1 failed"), "{other:?}");
+
+    fleet.run(&["fleet", "kill", "eu-b-1"]).succeeds();
+    let unseen = import(&["-r", "3", "--patience", "5s"]);
+    assert!(unseen.err.contains("beginning anew"), "{unseen:?}");
+    assert!(unseen.out.contains("20 written, 1 failed"), "{unseen:?}");
+}
+
+#[test]
 fn bad_records_are_listed_and_tried_again() {
     let fleet = Fleet::up(THREE_NODES, 3);
     fleet.write("in.jsonl", &format!("{}nonsense\n{}", records(0..10), records(10..20)));
@@ -66,5 +83,6 @@ fn bad_records_are_listed_and_tried_again() {
     let again = fleet.run(&["import", "in.jsonl"]);
     assert!(again.err.contains("going on after line 10"), "{again:?}");
     assert!(again.out.contains("10 written, 1 failed"), "{again:?}");
+    assert_eq!(fleet.run_unread(&["import", "in.jsonl"]), Some(1), "a failure stays a failure");
     fleet.run(&["import", "none.jsonl"]).fails(2, "cannot read none.jsonl");
 }

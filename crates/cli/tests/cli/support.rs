@@ -4,7 +4,7 @@ pub(crate) mod fleet;
 
 use std::{
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 /// The program, in a directory of its own and without the caller's profile or colours.
@@ -23,6 +23,14 @@ pub(crate) fn run(dir: &Path, args: &[&str]) -> Ended {
         out: String::from_utf8_lossy(&stdout).into_owned(),
         err: String::from_utf8_lossy(&stderr).into_owned(),
     }
+}
+
+/// Runs the program with a standard output that nobody reads any more; its exit code.
+pub(crate) fn run_unread(dir: &Path, args: &[&str]) -> Option<i32> {
+    let (reader, writer) = std::io::pipe().expect("there is a pipe");
+    drop(reader);
+    let status = anello(dir).args(args).stdout(writer).stderr(Stdio::null()).status();
+    status.expect("the program starts").code()
 }
 
 /// How a run ended, and what it said.

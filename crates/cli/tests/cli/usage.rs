@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::run;
+use crate::support::{run, run_unread};
 
 #[test]
 fn bad_usage_is_exit_code_2() {
@@ -17,6 +17,14 @@ fn help_names_the_exit_codes() {
     let dir = tempfile::tempdir().unwrap();
     let help = run(dir.path(), &["--help"]);
     assert!(help.succeeds().contains("5 too few replicas"), "{help:?}");
+}
+
+#[test]
+fn a_closed_standard_output_changes_no_exit_code() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(run_unread(dir.path(), &["completions", "bash"]), Some(0));
+    assert_eq!(run_unread(dir.path(), &["fleet", "ls"]), Some(0));
+    assert_eq!(run_unread(dir.path(), &["tls", "issue", "tls", "n"]), Some(1));
 }
 
 #[test]

@@ -47,12 +47,14 @@ pub(crate) struct Attempts {
     writes: bool,
     failed: u32,
     in_doubt: bool,
+    /// How many replicas there were, as a coordinator said last.
+    account: Option<ErrorKind>,
 }
 
 impl Attempts {
     /// An operation begins; `writes` if it changes anything.
     pub(crate) fn new(attempt_timeout: Duration, writes: bool, deadline: Instant) -> Self {
-        Self { attempt_timeout, deadline, writes, failed: 0, in_doubt: false }
+        Self { attempt_timeout, deadline, writes, failed: 0, in_doubt: false, account: None }
     }
 
     /// An attempt begins: until when its answer is awaited.
@@ -78,7 +80,20 @@ impl Attempts {
                 Retry::Free => true,
                 Retry::Paid => budget.take(now),
             };
-        if allowed { Verdict::Again(at) } else { Verdict::GiveUp(self.give_up(failure.kind)) }
+        let kind = self.telling(failure.kind);
+        if allowed { Verdict::Again(at) } else { Verdict::GiveUp(self.give_up(kind)) }
+    }
+
+    /// The reason, or the account of the replicas that was given before if there is just no answer: the
+    /// last attempt is often cut off by the end of the operation.
+    fn telling(&mut self, kind: ErrorKind) -> ErrorKind {
+        match kind {
+            ErrorKind::Timeout { tally: None } => self.account.clone().unwrap_or(kind),
+            ErrorKind::Unavailable { .. } | ErrorKind::Timeout { tally: Some(_) } => {
+                self.account.insert(kind).clone()
+            }
+            kind => kind,
+        }
     }
 
     /// The error of an operation that ends here.
@@ -124,6 +139,20 @@ mod tests {
         };
         assert!(error.may_have_happened());
         assert_eq!(*error.kind(), ErrorKind::Unavailable { required: 2, alive: 1 });
+    }
+
+    #[test]
+    fn an_attempt_that_is_cut_off_hides_no_account_of_the_replicas() {
+        let now = Instant::now();
+        let mut budget = RetryBudget::new(now);
+        let mut attempts = operation(true, now);
+        let unavailable = ErrorKind::Unavailable { required: 2, alive: 1 };
+        let refused = Failure { kind: unavailable.clone(), in_doubt: false, retry: Retry::Paid };
+        assert!(matches!(attempts.failed(refused, now, &mut budget, 0.5), Verdict::Again(_)));
+        let end = attempts.deadline();
+        let cut_off = attempts.failed(failure(true, Retry::Paid), end, &mut budget, 0.5);
+        let Verdict::GiveUp(error) = cut_off else { panic!("the time is over") };
+        assert_eq!((error.kind(), error.may_have_happened()), (&unavailable, true));
     }
 
     #[test]

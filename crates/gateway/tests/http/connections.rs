@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use anello_gateway::Limits;
 use anello_protocol::message::client::Written;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 
@@ -56,10 +57,35 @@ fn what_is_no_http_gets_an_error_in_json() {
 #[test]
 fn a_head_that_does_not_come_is_not_waited_for() {
     let gateway = Gateway::start();
+    let mut clients = [(); 3].map(|()| gateway.connect());
+    let [silent, first, second] = &mut clients;
+    first.send(b"GET /kv/a HT").unwrap();
+    assert_eq!(second.ask("GET /kv/a", &[], b"").status, 200);
+    // Without an end to the head, lines that come in time don't help.
+    second.send(b"GET /kv/b HTTP/1.1\r\n").unwrap();
+    for client in [silent, first, second] {
+        assert_eq!(client.receive(false).error(), (408, "bad_request".into()));
+        assert!(client.is_closed());
+    }
+    assert_eq!(gateway.state().gets.len(), 1);
+}
+
+#[test]
+fn a_head_after_a_long_answer_has_its_own_time() {
+    let gateway = Gateway::start();
+    gateway.state().hold_writes = true;
     let mut client = gateway.connect();
-    client.send(b"GET /kv/a HT").unwrap();
-    assert_eq!(client.receive(false).error(), (408, "bad_request".into()));
-    assert!(client.is_closed());
+    let put = request("PUT /kv/k", &[("Anello-Timeout-Ms", "60000")], b"v");
+    client.send(&[&put, &b"GET /kv/k HT"[..]].concat()).unwrap();
+    eventually(|| !gateway.state().held.is_empty());
+    let mut slow = gateway.connect();
+    slow.send(b"GET /kv/a HT").unwrap();
+    assert_eq!(slow.receive(false).status, 408);
+    let reply = gateway.state().held.pop().unwrap();
+    reply.send(Ok(Written { context: token("late") }).into());
+    assert_eq!(client.receive(false).status, 200);
+    client.send(b"TP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert_eq!(client.receive(false).status, 200);
 }
 
 #[test]
@@ -94,7 +120,7 @@ fn https_where_a_certificate_is_given() {
         .with_no_client_auth()
         .with_single_cert(vec![own.cert.der().clone()], key)
         .unwrap();
-    let gateway = Gateway::start_with(Some(Arc::new(server)));
+    let gateway = Gateway::start_with(Limits::default(), Some(Arc::new(server)));
 
     let mut roots = rustls::RootCertStore::empty();
     roots.add(own.cert.der().clone()).unwrap();

@@ -18,7 +18,8 @@ fn bad_keys() {
     let gateway = Gateway::start();
     let long = format!("/kv/{}", "k".repeat(1025));
     let longer = format!("/kv/{}", "%41".repeat(5000));
-    let paths = ["/kv/", "/kv/a/b", "/kv/%", "/kv/%4", "/kv/%zz", "/kv/a?b", &long, &longer];
+    let paths =
+        ["/kv/", "/kv/a/b", "/kv/%", "/kv/%4", "/kv/%zz", "/kv/a?b", "/kv/a#b", &long, &longer];
     for path in paths.into_iter().chain(["/keyspaces/default/kv/"]) {
         for method in ["GET", "PUT", "DELETE"] {
             let answer = code(&gateway, &format!("{method} {path}"), &[], b"");

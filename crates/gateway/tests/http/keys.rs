@@ -8,7 +8,7 @@ use anello_protocol::{
 };
 use serde_json::{Value as Json, json};
 
-use crate::support::{Gateway, found, token, value};
+use crate::support::{Gateway, found, request, token, value};
 
 const BYTES: (&str, &str) = ("Accept", "application/octet-stream");
 
@@ -243,4 +243,53 @@ fn a_receipt_comes_with_the_answer() {
         "replicas": [place("replica", "stale"), place("stand-in", "refused")],
     });
     assert_eq!(line, expected);
+}
+
+#[test]
+fn a_number_sign_cuts_no_target_short() {
+    let gateway = Gateway::start();
+    let mut client = gateway.connect();
+    let put = [("Content-Type", "text/plain")];
+    // Within a body and a header it means nothing, also where it looks like a request.
+    let body = b"GET /kv/a#b HTTP/1.1\r\nHost: a\r\n\r\n";
+    let chunked = [("Transfer-Encoding", "chunked"), ("X-Note", "a#b")];
+    let requests = [
+        (200, request("PUT /kv/a", &put, body)),
+        (400, request("PUT /keyspaces/carts/kv/a#b", &put, body)),
+        (400, request("PUT /kv/a#b", &put, body)),
+        (200, request("PUT /kv/b", &chunked, b"3\r\na#b\r\n0\r\n\r\n")),
+        (400, request("GET /kv/a?x#b", &[], b"")),
+        (400, request("DELETE /admin/keyspaces/a#b", &[], b"")),
+        (200, request("GET /kv/a%23b", &[("X-Note", "#")], b"")),
+    ];
+    for (status, request) in &requests {
+        client.send(request).unwrap();
+        let answer = client.receive(false);
+        assert_eq!(answer.status, *status, "{}", request.escape_ascii());
+        if answer.header("Connection") == Some("close") {
+            client = gateway.connect();
+        }
+    }
+    assert_eq!(gateway.state().writes.len(), 2);
+    assert!(gateway.state().altered.is_empty());
+    assert_eq!(gateway.state().gets.pop().unwrap().0.key.as_bytes(), b"a#b");
+
+    // All at once, and cut anywhere.
+    let chunks = b"3;#\r\na#b\r\n00\r\nA: #\nGET /#a HTTP/1.1\r\nB: #\r\n\r\n";
+    let requests = [
+        (200, request("PUT /kv/a", &put, body)),
+        (400, request("GET /kv/a#", &[], b"")),
+        (200, request("PUT /kv/b", &chunked, chunks)),
+        (400, request("GET /admin/ring?key=a#b", &[], b"")),
+        (200, request("GET /kv/b", &[], b"")),
+    ];
+    let bytes: Vec<_> = requests.iter().flat_map(|(_, bytes)| bytes).copied().collect();
+    for cut in 0..bytes.len() {
+        let mut client = gateway.connect();
+        client.send(&bytes[..cut]).unwrap();
+        client.send(&bytes[cut..]).unwrap();
+        for (status, request) in &requests {
+            assert_eq!(client.receive(false).status, *status, "{}", request.escape_ascii());
+        }
+    }
 }

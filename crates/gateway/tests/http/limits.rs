@@ -2,7 +2,9 @@
 
 use std::io::Write;
 
-use crate::support::{Client, Gateway, value};
+use anello_gateway::Limits;
+
+use crate::support::{Client, Gateway, eventually, value};
 
 const MAX_VALUE: usize = 1_048_576;
 
@@ -119,4 +121,26 @@ fn bodies_for_operators_are_small() {
     let gateway = Gateway::start();
     let answer = gateway.put_json("/admin/keyspaces/carts", &" ".repeat(70_000));
     assert_eq!(answer.error(), (413, "bad_request".into()));
+}
+
+#[test]
+fn slow_uploads_leave_room_for_small_values() {
+    let limits = Limits { bodies_bytes: 256 << 10, ..Limits::default() };
+    let gateway = Gateway::start_with(limits, None);
+    let head = b"PUT /kv/slow HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n";
+    let uploads = [(); 20].map(|()| {
+        let mut client = gateway.connect();
+        let _ = client.send(&[head, &[b'x'; 60_000][..]].concat());
+        client
+    });
+    let large = || gateway.ask("PUT /kv/large", &[], &[b'x'; 100_000]);
+    eventually(|| large().status == 429);
+    assert_eq!(gateway.ask("PUT /kv/small", &[], &[b'x'; 16 << 10]).status, 200);
+    // Nor do they hold for long what they have.
+    let errors = uploads.map(|mut client| client.receive(false).error());
+    let slow = errors.iter().filter(|error| **error == (408, "bad_request".into())).count();
+    let late = errors.iter().filter(|error| **error == (429, "overloaded".into())).count();
+    assert!(slow >= 5 && slow + late == errors.len(), "{errors:?}");
+    eventually(|| large().status == 200);
+    assert!(gateway.state().writes.iter().all(|(write, _)| write.key.as_bytes() != b"slow"));
 }

@@ -49,7 +49,7 @@ fn mutation() -> impl Strategy<Value = Mutation> {
         (at(), any::<u8>()).prop_map(|(at, byte)| Mutation::Replace(at, byte)),
         (at(), prop::collection::vec(any::<u8>(), 1..20))
             .prop_map(|(at, b)| Mutation::Insert(at, b)),
-        (at(), "[%/?&=\r\n:; 0-9a-f{}\"\\\\]{1,8}")
+        (at(), "[%/?#&=\r\n:; 0-9a-f{}\"\\\\]{1,8}")
             .prop_map(|(at, text)| Mutation::Insert(at, text.into_bytes())),
         (at(), 1..30_usize).prop_map(|(at, len)| Mutation::Remove(at, len)),
         (at(), 1..200_usize).prop_map(|(at, len)| Mutation::Repeat(at, len)),

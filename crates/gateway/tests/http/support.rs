@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anello_gateway::{Acceptor, Backend, start_worker};
+use anello_gateway::{Acceptor, Backend, Limits, start_worker};
 use anello_protocol::{
     cluster::{ClusterState, Member, MemberState},
     id::{ClusterName, Datacenter, Epoch, NodeId, PartitionId, Rack},
@@ -218,10 +218,10 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) fn start() -> Self {
-        Self::start_with(None)
+        Self::start_with(Limits::default(), None)
     }
 
-    pub(crate) fn start_with(tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+    pub(crate) fn start_with(limits: Limits, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
         let backstage = Backstage::new();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -231,7 +231,7 @@ impl Gateway {
         abort_on_panic();
         let thread = thread::Builder::new().name(GATEWAY_THREAD.into()).spawn(move || {
             actix_web::rt::System::new().block_on(async move {
-                let acceptor = Acceptor::split(listener, 1, 1000).unwrap().pop().unwrap();
+                let acceptor = Acceptor::split(listener, 1, limits).unwrap().pop().unwrap();
                 let handle = start_worker(acceptor, backend, tls).unwrap();
                 started.send(()).unwrap();
                 stopping.recv().await;

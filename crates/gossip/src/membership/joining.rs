@@ -59,13 +59,8 @@ impl Membership {
             return;
         }
         let Some(seeker) = &mut self.seeker else { return };
-        let before = seeker.reason().to_owned();
         if let Err(reason) = seeker.answered(self.now, from, answer, &self.config) {
-            return self.refuse(reason);
-        }
-        let reason = seeker.reason().to_owned();
-        if reason != before {
-            self.note(reason);
+            self.refuse(reason);
         }
     }
 

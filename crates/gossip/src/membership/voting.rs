@@ -1,7 +1,8 @@
 //! The member as a voter: promises, acceptances, and the data that stays frozen for them.
 //!
 //! Nothing is said before it is durable. From a promise that froze the data until its outcome is known, data
-//! writes are refused; if whoever asked for it goes silent, each member in turn brings an end to it.
+//! writes are refused; if whoever asked for it goes silent, each member in turn brings an end to it. Why
+//! nothing else ends it, a later ballot least of all: `docs/adr/0007-ends-of-a-freeze.md`.
 
 use std::{collections::BTreeSet, time::Duration};
 

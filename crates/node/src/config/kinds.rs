@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
-use anello_protocol::id::{ClusterName, Datacenter, NodeId, Rack};
+use anello_protocol::{
+    cluster::MAX_WEIGHT,
+    id::{ClusterName, Datacenter, NodeId, Rack},
+};
 use toml::Value;
 use tracing_subscriber::EnvFilter;
 
@@ -110,8 +113,8 @@ impl Kind<ClusterName> {
 
 impl Kind<f64> {
     pub(super) fn weight() -> Self {
-        Self::new("a number above 0 and up to 1000", |given| {
-            given.number().filter(|weight| *weight > 0.0 && *weight <= 1000.0)
+        Self::new(format!("a number above 0 and up to {MAX_WEIGHT}"), |given| {
+            given.number().filter(|weight| *weight > 0.0 && *weight <= MAX_WEIGHT)
         })
     }
 

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
     net::SocketAddr,
     path::Path,
 };
@@ -43,29 +44,38 @@ impl Source {
 pub(super) struct Reader {
     pub(super) source: Source,
     pub(super) problems: Vec<Problem>,
+    /// The paths of settings whose values in the environment are no text.
+    not_text: BTreeSet<String>,
 }
 
 impl Reader {
     /// Reads both sources; what the environment says replaces what the file says.
     pub(super) fn read(
         file: Option<&Path>,
-        environment: impl IntoIterator<Item = (String, String)>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> (RawConfig, Self) {
         let source = Source {
             file: file.map(|path| path.display().to_string()),
             from_environment: BTreeSet::new(),
         };
-        let mut reader = Self { source, problems: Vec::new() };
+        let mut reader = Self { source, problems: Vec::new(), not_text: BTreeSet::new() };
         let mut sections = file.map(|path| reader.sections_of(path)).unwrap_or_default();
         // Sorted, so that problems are reported in the same order every time.
         for (variable, value) in environment.into_iter().collect::<BTreeMap<_, _>>() {
+            // A name that is no text is none of a setting, which is then said of it.
+            let variable = variable.to_string_lossy();
             let Some(name) = variable.strip_prefix(PREFIX) else { continue };
             // One without a separator is no setting of a node: `ANELLO_PROFILE` is the CLI's.
             let Some((section, key)) = name.rsplit_once(SEPARATOR) else { continue };
             let section = section.to_ascii_lowercase().replace(SEPARATOR, ".");
             let key = key.to_ascii_lowercase();
-            reader.source.from_environment.insert(format!("{section}.{key}"));
-            sections.entry(section).or_default().insert(key, Value::String(value));
+            let path = format!("{section}.{key}");
+            if value.to_str().is_none() {
+                reader.not_text.insert(path.clone());
+            }
+            reader.source.from_environment.insert(path);
+            let value = Value::String(value.to_string_lossy().into_owned());
+            sections.entry(section).or_default().insert(key, value);
         }
         let raw = reader.raw(sections);
         (raw, reader)
@@ -196,6 +206,11 @@ impl Reader {
             (Value::String(text), true) => Given::Text(text),
             _ => Given::Toml(&raw),
         };
+        if self.not_text.contains(path) {
+            let what = format!("expected {}, found {raw}, which is no UTF-8 text", kind.expected);
+            self.problem(path, what);
+            return None;
+        }
         let value = (kind.parse)(given);
         if value.is_none() {
             self.problem(path, format!("expected {}, found {raw}", kind.expected));

@@ -1,4 +1,4 @@
-use std::{fs, path::PathBuf};
+use std::{ffi::OsString, fs, os::unix::ffi::OsStringExt, path::PathBuf};
 
 use super::*;
 
@@ -58,10 +58,18 @@ key = "c"
 
 /// Loads a file of this text, which messages call `node.toml`.
 fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
+    load_with(text, environment)
+}
+
+/// The same with an environment that need not be text.
+fn load_with(
+    text: &str,
+    environment: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Config, Vec<String>> {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("node.toml");
     fs::write(&file, text).expect("written");
-    let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string()));
     Config::load(Some(&file), environment).map_err(|error| {
         let dir = format!("{}/", dir.path().display());
         error.to_string().replace(&dir, "").lines().map(String::from).collect()
@@ -142,7 +150,7 @@ fn the_environment_alone_is_enough() {
         ("ANELLO_TLS__CERT", "b"),
         ("ANELLO_TLS__KEY", "c"),
     ]
-    .map(|(name, value)| (name.to_string(), value.to_string()));
+    .map(|(name, value)| (name.into(), value.into()));
     assert!(Config::load(None, environment.clone()).is_ok());
     let error = Config::load(None, environment.into_iter().skip(1)).expect_err("no id");
     assert_eq!(
@@ -175,7 +183,12 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "weight     = 2",
         "weight = \"heavy\"",
-        "node.toml: node.weight: expected a number above 0 and up to 1000, found \"heavy\"",
+        "node.toml: node.weight: expected a number above 0 and up to 100, found \"heavy\"",
+    ),
+    (
+        "weight     = 2",
+        "weight = 100.5",
+        "node.toml: node.weight: expected a number above 0 and up to 100, found 100.5",
     ),
     (
         "weight     = 2",
@@ -185,7 +198,12 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "partitions = 64",
         "partitions = 100",
-        "node.toml: cluster.partitions: expected a power of two from 1 to 1048576, found 100",
+        "node.toml: cluster.partitions: expected a power of two from 1 to 65536, found 100",
+    ),
+    (
+        "partitions = 64",
+        "partitions = 131072",
+        "node.toml: cluster.partitions: expected a power of two from 1 to 65536, found 131072",
     ),
     (
         "seeds      = [\"127.0.0.1:7400\", \"node-2.example:7400\"]",
@@ -258,7 +276,7 @@ fn a_problem_in_the_environment_names_the_variable() {
     let cases = [
         (
             ("ANELLO_NODE__WEIGHT", "heavy"),
-            "ANELLO_NODE__WEIGHT: expected a number above 0 and up to 1000, found \"heavy\"",
+            "ANELLO_NODE__WEIGHT: expected a number above 0 and up to 100, found \"heavy\"",
         ),
         (
             ("ANELLO_STORAGE__DURABLE", "sync"),
@@ -273,6 +291,26 @@ fn a_problem_in_the_environment_names_the_variable() {
     for (variable, line) in cases {
         assert_eq!(load(WHOLE, &[variable]).expect_err(line), [line]);
     }
+}
+
+#[test]
+fn a_setting_in_the_environment_that_is_no_text_is_refused() {
+    let load = |name: &str| {
+        let variable = (name.into(), OsString::from_vec(b"data/\xff".to_vec()));
+        load_with(WHOLE, [variable].into_iter())
+    };
+    assert_eq!(
+        load("ANELLO_NODE__DATA_DIR").expect_err("no text"),
+        [
+            "ANELLO_NODE__DATA_DIR: expected the path of a directory, found \"data/\u{fffd}\", which is \
+          no UTF-8 text"
+        ]
+    );
+    assert!(load("ANELLO_NODE__NAME").expect_err("no text")[0].contains("unknown key"));
+    assert!(load("ANELLO_PROFILE").is_ok() && load("HOME").is_ok(), "no settings of a node");
+    let name = OsString::from_vec(b"ANELLO_NODE__\xff".to_vec());
+    let unknown = load_with(WHOLE, [(name, "x".into())].into_iter()).expect_err("no text");
+    assert!(unknown[0].contains("unknown key"), "{unknown:?}");
 }
 
 #[test]

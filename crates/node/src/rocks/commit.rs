@@ -72,8 +72,8 @@ impl Submission {
 
 /// Writes groups; the one thing that the commit thread owns.
 pub(super) trait Sink: Send + 'static {
-    /// Makes all of them durable, or says why not.
-    fn write(&mut self, group: &[Submission]) -> Result<(), String>;
+    /// Makes all of them durable, or says why not. It may keep what is in them.
+    fn write(&mut self, group: &mut [Submission]) -> Result<(), String>;
 }
 
 /// What the commit thread has done since its start.
@@ -166,7 +166,7 @@ fn run(shared: &Shared, mut sink: impl Sink) {
     // Two vectors change places, so that neither is ever allocated anew.
     let mut group = Vec::new();
     while take_group(shared, &mut group) {
-        let outcome = sink.write(&group);
+        let outcome = sink.write(&mut group);
         let size = group.len() as u64;
         shared.figures.groups.fetch_add(1, Ordering::Relaxed);
         shared.figures.writes.fetch_add(size, Ordering::Relaxed);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     impl Sink for Gate {
-        fn write(&mut self, group: &[Submission]) -> Result<(), String> {
+        fn write(&mut self, group: &mut [Submission]) -> Result<(), String> {
             self.groups.send(group.len()).expect("the test listens");
             self.leave.recv().expect("the test answers")
         }

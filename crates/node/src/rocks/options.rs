@@ -8,6 +8,7 @@ use rocksdb::{
 };
 
 use super::keys::Family;
+use crate::open_files;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -21,10 +22,10 @@ const LOGS_BYTES: u64 = 192 * MIB as u64;
 /// Values from this size on go to files of their own, so that compactions don't copy them.
 const BLOB_BYTES: u64 = 32 * KIB as u64;
 const SMALL_MEMTABLE_BYTES: usize = 2 * MIB;
-/// Below what a process may open by default (1,024), with room for connections.
-const OPEN_FILES: i32 = 512;
 const CACHE_MIN_BYTES: usize = 64 * MIB;
 const CACHE_MAX_BYTES: usize = 1024 * MIB;
+const RECENT_MIN_BYTES: usize = 32 * MIB;
+const RECENT_MAX_BYTES: usize = 512 * MIB;
 
 /// A cache of blocks sized to the machine: an eighth of its memory, because machines run more than one
 /// node, and the page cache below has what doesn't fit.
@@ -33,13 +34,19 @@ pub(super) fn cache() -> Cache {
     Cache::new_lru_cache(eighth.clamp(CACHE_MIN_BYTES, CACHE_MAX_BYTES))
 }
 
+/// What was written lately may take a sixteenth of the machine's memory.
+pub(super) fn recent_bytes() -> usize {
+    let sixteenth = memory_bytes().map_or(RECENT_MIN_BYTES, |bytes| bytes / 16);
+    sixteenth.clamp(RECENT_MIN_BYTES, RECENT_MAX_BYTES)
+}
+
 /// For the database as a whole.
 pub(super) fn database() -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_max_background_jobs(cores().clamp(2, 8));
-    options.set_max_open_files(OPEN_FILES);
+    options.set_max_open_files(open_files::ROCKSDB.into());
     options.set_max_total_wal_size(LOGS_BYTES);
     // A kill or a loss of power may cut the log's last record short: nothing in it was acknowledged, and
     // it is left out. Damage anywhere else means that acknowledged writes are gone. The default,

@@ -1,16 +1,13 @@
 //! The store itself: opening it, reading from it, handing writes to the commit thread.
 //!
-//! Invariant: a keyspace's flag "holds data here" is set in memory before its first write is queued,
-//! and on disk in the same batch as that write, so that nobody is ever told that there is none.
+//! Invariant: a keyspace's flag "holds data here" is set in memory before its first write is queued (see
+//! [`Held`]), and on disk in the same batch as that write, so that nobody is ever told that there is none.
 
 use std::{
     borrow::Cow,
     collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
 use anello_gossip::MembershipStore;
@@ -31,8 +28,10 @@ use thiserror::Error;
 
 use super::{
     commit::{Change, Class, CommitThread, Done, Flag, Sink, Submission},
+    held::Held,
     keys::{self, Family},
     options,
+    recent::Recent,
     run::Run,
     sweep,
 };
@@ -83,14 +82,13 @@ pub struct RocksStore {
     commits: CommitThread,
     shared: Arc<Shared>,
     run: Run,
-    is_sweeping: AtomicBool,
+    held: Held,
 }
 
 /// What the commit thread and readers share.
 pub(super) struct Shared {
     pub(super) db: DB,
-    /// Keyspaces that have data here, or may have once what is queued is written.
-    held: RwLock<BTreeSet<KeyspaceId>>,
+    recent: Recent,
     durability: Durability,
 }
 
@@ -106,8 +104,9 @@ impl RocksStore {
             reason: error.into_string(),
         };
         let db = DB::open_cf_descriptors(&options::database(), path, families).map_err(failed)?;
-        let shared = Arc::new(Shared { db, held: RwLock::default(), durability });
-        shared.load_held().map_err(failed)?;
+        let recent = Recent::new(options::recent_bytes());
+        let shared = Arc::new(Shared { db, recent, durability });
+        let held = shared.load_held().map_err(failed)?;
 
         let run = Run::beginning(path, durability == Durability::Sync).map_err(|error| {
             OpenError::Database { path: path.into(), reason: error.to_string() }
@@ -134,50 +133,47 @@ impl RocksStore {
             );
         }
         shared.begin(&run, is_copy || may_have_lost).map_err(failed)?;
-        let sink = DatabaseSink { shared: Arc::clone(&shared), flagged: shared.held() };
+        let sink = DatabaseSink { shared: Arc::clone(&shared), flagged: held.clone() };
         let commits = CommitThread::start(sink).map_err(OpenError::Thread)?;
-        Ok(Self { commits, shared, run, is_sweeping: AtomicBool::new(false) })
+        Ok(Self { commits, shared, run, held: Held::of(held) })
     }
 
-    /// Deletes, in the background, what belongs to none of the cluster's keyspaces. `newest` is the
-    /// epoch of the state that these are from: a keyspace of a later one isn't known to be dropped.
+    /// Takes no more of what belongs to none of the cluster's keyspaces, and deletes in the background
+    /// what there is of it. `newest` is the epoch of the state that these are from: a keyspace of a later
+    /// one isn't known to be dropped.
     pub fn sweep(self: &Arc<Self>, keyspaces: &BTreeSet<KeyspaceId>, newest: Epoch) {
-        let held = self.shared.held();
-        let dropped: BTreeSet<_> =
-            held.difference(keyspaces).filter(|held| held.0 <= newest.0).copied().collect();
-        if dropped.is_empty() || self.is_sweeping.swap(true, Ordering::AcqRel) {
+        if !self.held.agreed(keyspaces, newest) {
             return;
         }
-        if let Err(error) = sweep::start(Arc::downgrade(self), dropped) {
-            self.sweep_ended();
+        if let Err(error) = sweep::start(Arc::downgrade(self)) {
+            self.held.sweep_failed();
             tracing::warn!("can't sweep away what dropped keyspaces left: {error}");
         }
     }
 
-    pub(super) fn sweep_ended(&self) {
-        self.is_sweeping.store(false, Ordering::Release);
-    }
-
-    pub(super) fn forget_held(&self, keyspace: KeyspaceId) {
-        self.shared.held.write().unwrap_or_else(PoisonError::into_inner).remove(&keyspace);
+    pub(super) fn held(&self) -> &Held {
+        &self.held
     }
 
     pub(super) fn shared(&self) -> &Shared {
         &self.shared
     }
 
-    /// Queues changes; refused, and `done` dropped, when too much waits.
+    /// Queues changes; refused, and `done` dropped, when too much waits, or they are of a keyspace that
+    /// was dropped.
     pub(super) fn submit(&self, changes: Vec<Change>, flag: Flag, done: Done) -> Result<(), Done> {
-        if let Flag::Holds(keyspace) = flag {
-            self.shared.note_held(keyspace);
-        }
         let submission = Submission { changes, flag, class: Class::Data, done };
-        self.commits.submit(submission).map_err(|submission| submission.done)
+        let queue = |submission| self.commits.submit(submission);
+        let queued = match flag {
+            Flag::Holds(keyspace) => self.held.queue(keyspace, submission, queue),
+            Flag::Swept(_) | Flag::Unconcerned => queue(submission),
+        };
+        queued.map_err(|submission| submission.done)
     }
 
     /// The keyspaces that have data here, or may have once what is queued is written.
     pub fn held_keyspaces(&self) -> BTreeSet<KeyspaceId> {
-        self.shared.held()
+        self.held.all()
     }
 
     /// Whether nothing that matters has ever been written here.
@@ -223,20 +219,26 @@ impl Shared {
     }
 
     fn versions(&self, key: &DataKey, tier: ReadTier) -> Result<CachedRead, StoreError> {
+        let at = keys::data(key);
+        let decode = |bytes: &[u8]| {
+            decode_stored(bytes).map(CachedRead::Hit).map_err(|reason| {
+                StoreError(format!("what is held of {:?} is damaged: {reason}", key.key))
+            })
+        };
+        if let Some(bytes) = self.recent.get(&at) {
+            return decode(&bytes);
+        }
         let mut options = ReadOptions::default();
         options.set_read_tier(tier);
-        let at = keys::data(key);
         match self.db.get_pinned_cf_opt(self.family(Family::Data), at, &options) {
             Ok(None) => Ok(CachedRead::Hit(Versions::new())),
-            Ok(Some(bytes)) => decode_stored(&bytes).map(CachedRead::Hit).map_err(|reason| {
-                StoreError(format!("what is held of {:?} is damaged: {reason}", key.key))
-            }),
+            Ok(Some(bytes)) => decode(&bytes),
             Err(error) if error.kind() == ErrorKind::Incomplete => Ok(CachedRead::WouldBlock),
             Err(error) => Err(failed(error)),
         }
     }
 
-    fn load_held(&self) -> Result<(), rocksdb::Error> {
+    fn load_held(&self) -> Result<BTreeSet<KeyspaceId>, rocksdb::Error> {
         let prefix = keys::all_held();
         let from = IteratorMode::From(prefix, rocksdb::Direction::Forward);
         let mut held = BTreeSet::new();
@@ -247,8 +249,7 @@ impl Shared {
                 None => break,
             };
         }
-        *self.held.write().unwrap_or_else(PoisonError::into_inner) = held;
-        Ok(())
+        Ok(held)
     }
 
     fn begin(&self, run: &Run, forget_vnodes: bool) -> Result<(), rocksdb::Error> {
@@ -260,20 +261,6 @@ impl Shared {
         }
         batch.put_cf(self.family(Family::Meta), keys::RUN, encode_stored(run));
         self.db.write_opt(batch, &synced())
-    }
-
-    pub(super) fn held(&self) -> BTreeSet<KeyspaceId> {
-        self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn holds(&self, keyspace: KeyspaceId) -> bool {
-        self.held.read().unwrap_or_else(PoisonError::into_inner).contains(&keyspace)
-    }
-
-    fn note_held(&self, keyspace: KeyspaceId) {
-        if !self.holds(keyspace) {
-            self.held.write().unwrap_or_else(PoisonError::into_inner).insert(keyspace);
-        }
     }
 
     fn bytes(&self) -> u64 {
@@ -325,13 +312,6 @@ impl Store for RocksStore {
         })
     }
 
-    fn holds_data(&self, keyspace: Option<KeyspaceId>) -> Result<bool, StoreError> {
-        Ok(match keyspace {
-            Some(keyspace) => self.shared.holds(keyspace),
-            None => !self.shared.held().is_empty(),
-        })
-    }
-
     fn estimate(&self) -> StoreEstimate {
         let keys = self.shared.property(Family::Data, "rocksdb.estimate-num-keys");
         StoreEstimate { keys, bytes: self.shared.bytes() }
@@ -365,7 +345,15 @@ struct DatabaseSink {
 }
 
 impl Sink for DatabaseSink {
-    fn write(&mut self, group: &[Submission]) -> Result<(), String> {
+    fn write(&mut self, group: &mut [Submission]) -> Result<(), String> {
+        let outcome = self.write_batch(group);
+        self.shared.recent.committed(group, outcome.is_ok());
+        outcome
+    }
+}
+
+impl DatabaseSink {
+    fn write_batch(&mut self, group: &[Submission]) -> Result<(), String> {
         let mut batch = WriteBatch::default();
         let mut flagged = Cow::Borrowed(&self.flagged);
         let meta = self.shared.family(Family::Meta);

@@ -1,8 +1,10 @@
 //! Deletes what dropped keyspaces leave behind, in the background, a little at a time.
 //!
-//! It reads all data once and deletes what belongs to none of the cluster's keyspaces. Nobody can see
-//! that data any more: a keyspace's id is never given out twice. A sweep that is cut short leaves the
-//! flag "holds data here" standing, and the next start, or the next change of the cluster, begins again.
+//! The store takes no more of them by then, so one pass over all data finds everything: first what is queued
+//! is waited for, then all is read and what belongs to those keyspaces deleted, then the flag "holds data
+//! here" goes. A pass that is cut short leaves the flag standing; a later one begins again: in a moment if
+//! the disk failed it, at the next start if the process ended. Nobody sees that data meanwhile: a
+//! keyspace's id is never given out twice.
 
 use std::{
     collections::BTreeSet,
@@ -24,29 +26,37 @@ use super::{
 const STEP: usize = 1_000;
 /// Between two steps, so that requests hardly notice.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Before the next attempt, when the disk is busy or fails.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// Sweeps the keyspaces away on a thread of its own, until it is done or the store is closed.
-pub(super) fn start(store: Weak<RocksStore>, dropped: BTreeSet<KeyspaceId>) -> std::io::Result<()> {
-    let sweep = move || {
-        let outcome = run(&store, &dropped);
-        if let Some(store) = store.upgrade() {
-            store.sweep_ended();
-        }
-        match outcome {
-            Ok(Some(deleted)) => tracing::info!(deleted, "swept away what dropped keyspaces left"),
-            Ok(None) => {}
-            Err(reason) => {
-                tracing::warn!(
-                    "can't sweep away what dropped keyspaces left, will try again: {reason}"
-                );
-            }
-        }
-    };
+/// Sweeps dropped keyspaces away on a thread of its own, until none is left or the store is closed.
+pub(super) fn start(store: Weak<RocksStore>) -> std::io::Result<()> {
+    let sweep = move || while pass(&store) {};
     thread::Builder::new().name("sweep".into()).spawn(sweep).map(|_| ())
+}
+
+/// Whether there may be more to do.
+fn pass(store: &Weak<RocksStore>) -> bool {
+    let Some(dropped) = store.upgrade().and_then(|store| store.held().next_sweep()) else {
+        return false;
+    };
+    match run(store, &dropped) {
+        Ok(Some(deleted)) => tracing::info!(deleted, "swept away what dropped keyspaces left"),
+        Ok(None) => return false,
+        Err(reason) => {
+            tracing::warn!("can't sweep away what dropped keyspaces left, trying again: {reason}");
+            thread::sleep(PAUSE_AFTER_FAILURE);
+        }
+    }
+    true
 }
 
 /// Says how many entries were deleted, or nothing if the store was closed in the meantime.
 fn run(store: &Weak<RocksStore>, dropped: &BTreeSet<KeyspaceId>) -> Result<Option<u64>, String> {
+    let Some(open) = store.upgrade() else { return Ok(None) };
+    // Behind everything that was queued while the keyspaces were still there.
+    commit(&open, Vec::new(), Flag::Unconcerned)?;
+    drop(open);
     let mut deleted = 0;
     let mut next = Some(Vec::new());
     while let Some(from) = next {
@@ -63,7 +73,7 @@ fn run(store: &Weak<RocksStore>, dropped: &BTreeSet<KeyspaceId>) -> Result<Optio
     let Some(store) = store.upgrade() else { return Ok(None) };
     for &keyspace in dropped {
         commit(&store, Vec::new(), Flag::Swept(keyspace))?;
-        store.forget_held(keyspace);
+        store.held().swept(keyspace);
     }
     Ok(Some(deleted))
 }

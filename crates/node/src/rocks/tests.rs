@@ -1,6 +1,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, mpsc},
+    time::{Duration, Instant},
 };
 
 use anello_protocol::{
@@ -20,6 +21,9 @@ use super::{
     keys::{self, Family},
 };
 use crate::config::Durability;
+
+/// Long enough for anything that is to happen on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn key(keyspace: u64, number: u64) -> DataKey {
     // Scattered, as hashes are.
@@ -56,6 +60,34 @@ fn write(store: &RocksStore, key: &DataKey, versions: Versions) {
 
 fn open(dir: &tempfile::TempDir) -> Arc<RocksStore> {
     Arc::new(RocksStore::open(&dir.path().join("db"), Durability::Sync).expect("opens"))
+}
+
+fn wait_until_held(store: &RocksStore, keyspaces: &[u64]) {
+    let expected = keyspaces.iter().copied().map(KeyspaceId).collect();
+    let began = Instant::now();
+    while store.held_keyspaces() != expected {
+        assert!(began.elapsed() < PATIENCE, "still held: {:?}", store.held_keyspaces());
+        std::thread::yield_now();
+    }
+}
+
+/// Closes a store and opens it again, once its sweep has let go of it.
+fn reopen(store: Arc<RocksStore>, dir: &tempfile::TempDir) -> Arc<RocksStore> {
+    drop(store);
+    let began = Instant::now();
+    loop {
+        match RocksStore::open(&dir.path().join("db"), Durability::Sync) {
+            Ok(store) => return Arc::new(store),
+            Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// How many keys there are on disk, of all keyspaces.
+fn entries(store: &RocksStore) -> usize {
+    let shared = store.shared();
+    shared.db.iterator_cf(shared.family(Family::Data), rocksdb::IteratorMode::Start).count()
 }
 
 #[test]
@@ -124,18 +156,65 @@ fn what_a_dropped_keyspace_leaves_is_swept_away_and_nothing_else() {
     write(&store, &key(9, 0), versions(0, 10));
     // Keyspace 4 was dropped before epoch 6; what keyspace 9 is, this state can't know.
     store.sweep(&BTreeSet::from([KeyspaceId(1)]), Epoch(6));
-    while store.holds_data(Some(KeyspaceId(4))) == Ok(true) {
-        std::thread::yield_now();
-    }
+    wait_until_held(&store, &[1, 9]);
     for number in 0..2_500 {
         let (kept, gone) = (store.read(&key(1, number)), store.read(&key(4, number)));
         assert_eq!(kept.expect("readable").is_empty(), number % 5 != 0);
         assert_eq!(gone, Ok(Versions::new()));
     }
-    drop(store);
+    let store = reopen(store, &dir);
+    assert_eq!(store.held_keyspaces(), BTreeSet::from([1, 9].map(KeyspaceId)));
+}
+
+#[test]
+fn a_sweep_that_a_restart_cuts_short_is_begun_again() {
+    let dir = tempfile::tempdir().expect("a directory");
     let store = open(&dir);
-    let held = [1, 4, 9].map(|keyspace| store.holds_data(Some(KeyspaceId(keyspace))));
-    assert_eq!(held, [Ok(true), Ok(false), Ok(true)]);
+    for number in 0..2_500 {
+        store
+            .commit(commit(&key(4, number), versions(number, 10)), Box::new(|_| ()))
+            .expect("room");
+    }
+    write(&store, &key(1, 0), versions(0, 10));
+    store.sweep(&BTreeSet::from([KeyspaceId(1)]), Epoch(6));
+    let store = reopen(store, &dir);
+    store.sweep(&BTreeSet::from([KeyspaceId(1)]), Epoch(6));
+    wait_until_held(&store, &[1]);
+    assert_eq!(entries(&store), 1, "nothing of the other is left");
+}
+
+#[test]
+fn what_is_queued_as_a_keyspace_is_dropped_is_swept_too_and_no_more_is_taken() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(&dir);
+    for number in 0..1_000 {
+        store
+            .commit(commit(&key(4, number), versions(number, 10)), Box::new(|_| ()))
+            .expect("room");
+    }
+    store.sweep(&BTreeSet::from([KeyspaceId(1)]), Epoch(6));
+    let late = store.commit(commit(&key(4, 0), versions(0, 10)), Box::new(|_| ()));
+    assert!(late.is_err(), "its vnode has yet to hear of it");
+    // A keyspace of the same name has another id, and begins empty.
+    write(&store, &key(7, 1), versions(1, 10));
+    assert_eq!(store.read(&key(7, 2)), Ok(Versions::new()));
+    wait_until_held(&store, &[7]);
+    assert_eq!(entries(&store), 1);
+}
+
+#[test]
+fn keyspaces_that_are_dropped_one_after_the_other_are_all_swept() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(&dir);
+    for keyspace in 1..=3 {
+        write(&store, &key(keyspace, keyspace), versions(keyspace, 10));
+    }
+    for epoch in 4..=6 {
+        let left = (epoch - 2..=3).map(KeyspaceId).collect();
+        store.sweep(&left, Epoch(epoch));
+    }
+    wait_until_held(&store, &[]);
+    assert_eq!(entries(&store), 0);
 }
 
 #[test]

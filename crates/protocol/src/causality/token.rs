@@ -11,7 +11,8 @@ use xxhash_rust::xxh3::Xxh3Default;
 use super::context::Context;
 use crate::key::DataKey;
 
-/// The longest token that is read.
+/// The longest token that is read: that of 200 actors or gaps. Contexts are exact, so there can be
+/// longer ones, which are refused when they come back; see `docs/consistency.md`.
 pub const MAX_TOKEN_BYTES: usize = 4096;
 
 const VERSION: u8 = 1;
@@ -21,7 +22,10 @@ const CHECKSUM_BYTES: usize = 8;
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum BadToken {
     /// Past [`MAX_TOKEN_BYTES`].
-    #[error("a context is at most {MAX_TOKEN_BYTES} bytes")]
+    #[error(
+        "a context is at most {MAX_TOKEN_BYTES} bytes; read the key, which closes the gaps between the writes \
+         that this one has seen, and write with the context of that read"
+    )]
     TooLong,
     /// Not base64url, or not a context below it, or made by a later version.
     #[error("the context is damaged or no context of this system")]

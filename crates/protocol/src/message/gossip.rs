@@ -24,7 +24,8 @@ use thiserror::Error;
 
 use crate::{
     cluster::{
-        ClusterState, MAX_KEYSPACES, MAX_MEMBERS, MAX_REPLICAS_PER_DATACENTER, Member, Replication,
+        ClusterState, MAX_KEYSPACES, MAX_MEMBERS, MAX_PARTITIONS, MAX_REPLICAS_PER_DATACENTER,
+        MAX_WEIGHT, Member, Replication,
     },
     id::{ClusterName, Epoch, KeyspaceId, NodeId},
 };
@@ -35,10 +36,6 @@ pub const MAX_BEATS: usize = 64;
 pub const MAX_ADDRESS_BYTES: usize = 260;
 /// The longest program version, in bytes.
 pub const MAX_PROGRAM_BYTES: usize = 64;
-/// The most partitions of a cluster.
-pub const MAX_PARTITIONS: u32 = 1 << 16;
-/// The largest share of the ring that a node can ask for, relative to one of weight 1.
-pub const MAX_WEIGHT: f64 = 100.0;
 
 /// One thing that a node tells another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use anello_protocol::{
     consistency::{Consistency, QuorumKind},
     id::{Datacenter, Epoch, KeyspaceId, KeyspaceName, NodeId, PartitionId, Rack},
     key::{DataKey, Key, KeyHash},
-    message::{admin::*, client::*, gossip::*, replica::*},
+    message::{admin::*, client::*, replica::*},
     time::HybridTime,
     version::{ConflictRule, Content, Value, Version, Versions, VersionsDigest, WriteId},
 };
@@ -333,45 +333,4 @@ pub(crate) fn node_status() -> NodeStatus {
         requests_in_flight: 3,
         requests_total: 12_345,
     }
-}
-
-pub(crate) fn gossip_packets() -> Vec<(&'static str, GossipPacket)> {
-    let state = cluster_state();
-    let candidate = Candidate { member: state.members[&node("eu-a-1")].clone(), birth: 7 };
-    let admitted = state.members.keys().map(|id| (id.clone(), 7)).collect();
-    let decree = Box::new(Decree { origin: 99, state, admitted });
-    let ballot = Ballot { round: 3, proposer: node("eu-a-1"), salt: 5 };
-    let beat = Beat { node: node("eu-a-2"), generation: 4, version: 1_234 };
-    let pulse =
-        Pulse { beat: beat.clone(), epoch: Epoch(7), program: "0.1.0".into(), leaving: true };
-    let answer = |answer| GossipBody::Answer { birth: 7, answer };
-    let vote = |step| GossipBody::Vote { epoch: Epoch(7), ballot: ballot.clone(), step };
-    let accepted = Some(Box::new((ballot.clone(), (*decree).clone())));
-    let bodies = vec![
-        ("knock", GossipBody::Knock { candidate: Box::new(candidate), partitions: 256 }),
-        ("answer-no-cluster", answer(KnockAnswer::NoCluster)),
-        ("answer-wait", answer(KnockAnswer::Wait("soon".into()))),
-        ("answer-not-now", answer(KnockAnswer::NotNow("it holds data".into()))),
-        ("answer-never", answer(KnockAnswer::Never("removed".into()))),
-        ("digest", GossipBody::Digest { pulse: pulse.clone(), heard: vec![beat] }),
-        (
-            "delta",
-            GossipBody::Delta {
-                epoch: Epoch(7),
-                pulses: vec![pulse],
-                wanted: vec![node("eu-a-3")],
-            },
-        ),
-        ("prepare", vote(VoteStep::Prepare { freeze: true })),
-        ("promise", vote(VoteStep::Promise { accepted, holding: BTreeSet::from([KeyspaceId(1)]) })),
-        ("rejected", vote(VoteStep::Rejected { promised: ballot.clone() })),
-        ("accept", vote(VoteStep::Accept { decree: decree.clone() })),
-        ("accepted", vote(VoteStep::Accepted)),
-        ("release", vote(VoteStep::Release)),
-        ("decided", GossipBody::Decided(decree)),
-        ("learned", GossipBody::Learned(Epoch(7))),
-    ];
-    let cluster: anello_protocol::id::ClusterName = "demo".parse().expect("a good name");
-    let packet = |body| GossipPacket { cluster: cluster.clone(), body };
-    bodies.into_iter().map(|(name, body)| (name, packet(body))).collect()
 }

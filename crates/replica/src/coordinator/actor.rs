@@ -8,7 +8,6 @@ use actix::{
     Actor, ActorContext, AsyncContext, Context, Handler, Message, SpawnHandle, StreamHandler,
 };
 use anello_protocol::{
-    cluster::ClusterState,
     id::{Datacenter, NodeId},
     message::{
         client::{Answer, Found, Get, LocateKey, Write, Written},
@@ -43,8 +42,6 @@ pub struct CoordinatorParts {
     pub vnodes: Vnodes,
     /// How to reach the others.
     pub others: Box<dyn Fn(&NodeId) -> NodeRefs + Send>,
-    /// Told of newer cluster states that others mention.
-    pub learn: Box<dyn Fn(ClusterState) + Send>,
 }
 
 /// The vnodes of this node: whoever these are passes each message to the one of its key's partition.
@@ -95,7 +92,6 @@ pub struct CoordinatorActor {
     clock: Clock,
     vnodes: Vnodes,
     others: Box<dyn Fn(&NodeId) -> NodeRefs + Send>,
-    learn: Box<dyn Fn(ClusterState) + Send>,
     known: HashMap<NodeId, NodeRefs>,
     next_token: u64,
     waiting: HashMap<Token, Waiting>,
@@ -157,8 +153,7 @@ impl Message for Stop {
 impl CoordinatorActor {
     /// An actor that has not been told of any cluster yet.
     pub fn new(parts: CoordinatorParts) -> Self {
-        let CoordinatorParts { node, datacenter, number, config, seed, vnodes, others, learn } =
-            parts;
+        let CoordinatorParts { node, datacenter, number, config, seed, vnodes, others } = parts;
         Self {
             mailbox: config.requests_max,
             coordinator: Coordinator::new(node.clone(), datacenter, number, config, seed),
@@ -166,7 +161,6 @@ impl CoordinatorActor {
             clock: Clock::new(),
             vnodes,
             others,
-            learn,
             known: HashMap::new(),
             next_token: 0,
             waiting: HashMap::new(),
@@ -197,7 +191,6 @@ impl CoordinatorActor {
                     drop(self.refs(&to).acked.call(ack, until));
                 }
                 Effect::Reply(token, reply) => self.reply(token, reply),
-                Effect::LearnCluster(newer) => (self.learn)(*newer),
             }
         }
         self.set_timer(context);

@@ -4,7 +4,6 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use anello_protocol::{
-    cluster::ClusterState,
     id::{Datacenter, Epoch, NodeId},
     time::{Moment, Now},
 };
@@ -55,8 +54,6 @@ impl Default for CoordinatorConfig {
 
 /// How long a write goes on at most after it was answered, for the replicas that have yet to answer.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
-/// How long to wait before passing the same state on again.
-const LEARNING_PAUSE: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_millis(250);
 
 /// See the head of this file.
@@ -72,8 +69,6 @@ pub(super) struct Desk {
     pub(super) peers: Peers,
     pub(super) now: Now,
     pub(super) effects: VecDeque<Effect>,
-    /// The newest state that was passed on, and when.
-    pub(super) told: Option<(Epoch, Moment)>,
 }
 
 impl Desk {
@@ -113,22 +108,6 @@ impl Desk {
         name[8..12].copy_from_slice(&head.attempts.to_le_bytes());
         let share = (xxh3_64_with_seed(&name, self.seed) >> 32) as f64 / f64::from(u32::MAX);
         self.moment() + doubled.mul_f64(0.5 + share / 2.0)
-    }
-
-    /// Passes a newer state on, if it is news; the epoch to wait for in that case.
-    pub(super) fn learn(&mut self, newer: Box<ClusterState>) -> Option<Epoch> {
-        let epoch = newer.epoch;
-        if epoch <= self.epoch() {
-            return None;
-        }
-        // Many requests hear of it at once; saying it again after a while is enough.
-        let again =
-            self.told.is_none_or(|(told, at)| told < epoch || at + LEARNING_PAUSE <= self.moment());
-        if again {
-            self.told = Some((epoch, self.moment()));
-            self.effects.push_back(Effect::LearnCluster(newer));
-        }
-        Some(epoch)
     }
 }
 

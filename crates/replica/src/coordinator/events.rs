@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use anello_protocol::{
-    cluster::ClusterState,
     id::NodeId,
     message::{
         client::{Answer, Found, Get, Write, Written},
@@ -118,8 +117,6 @@ pub enum Effect {
     },
     /// Answer a request.
     Reply(Token, Reply),
-    /// Tell whoever keeps the agreed state about a newer one.
-    LearnCluster(Box<ClusterState>),
 }
 
 /// What happens to a coordinator.

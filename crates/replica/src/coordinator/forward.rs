@@ -4,8 +4,7 @@
 //! the client is told in the end is honest.
 
 use anello_protocol::{
-    cluster::ClusterState,
-    id::NodeId,
+    id::{Epoch, NodeId},
     message::{
         client::{Answer, RequestError, Write, Written},
         replica::{ForwardWrite, Refusal},
@@ -47,7 +46,7 @@ pub(super) enum Progress {
     /// Nobody takes it.
     Refused(RequestError),
     /// The replicas know a newer state.
-    Stale(Box<ClusterState>),
+    Stale(Epoch),
 }
 
 impl Forwarding {
@@ -98,7 +97,7 @@ impl Forwarding {
                 Ok(_) | Err(_) => return Progress::Answered(answer),
             },
             Ok(Incoming::Forwarded(Err(refusal))) => match refusal {
-                Refusal::StaleEpoch(newer) => return Progress::Stale(newer),
+                Refusal::StaleEpoch(newer) => return Progress::Stale(newer.epoch),
                 Refusal::Busy => self.refused = Some(overloaded()),
                 Refusal::Storage(_) => self.maybe_written = true,
                 Refusal::Behind(_)

@@ -2,7 +2,6 @@
 
 use anello_protocol::{
     causality::token_encode,
-    cluster::ClusterState,
     id::Epoch,
     message::client::{Answer, ContextToken, Found, FoundVersion, Get, RequestError},
     time::Moment,
@@ -145,10 +144,11 @@ impl GetRequest {
         }
     }
 
-    fn begin_again(&mut self, desk: &mut Desk, newer: Box<ClusterState>) {
-        match desk.learn(newer) {
-            Some(epoch) => self.phase = Phase::Waiting(epoch),
-            None => self.plan(desk),
+    fn begin_again(&mut self, desk: &mut Desk, newer: Epoch) {
+        if newer > desk.epoch() {
+            self.phase = Phase::Waiting(newer);
+        } else {
+            self.plan(desk);
         }
     }
 

@@ -87,7 +87,6 @@ impl Coordinator {
             peers: Peers::default(),
             now: Now::default(),
             effects: VecDeque::new(),
-            told: None,
         };
         Self {
             desk,

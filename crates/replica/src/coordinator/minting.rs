@@ -3,7 +3,7 @@
 
 use anello_protocol::{
     causality::Context,
-    cluster::ClusterState,
+    id::Epoch,
     message::{
         client::{RequestError, Write},
         replica::{MintVersion, Minted, Refusal},
@@ -35,9 +35,12 @@ pub(super) enum Progress {
     /// It is issued, and durable here.
     Minted(Minted),
     /// The vnode knows a newer state.
-    Stale(Box<ClusterState>),
+    Stale(Epoch),
     /// The vnode has too much to do; nothing was written.
     Busy,
+    /// There is no such vnode here, although the agreed state says so: it couldn't be opened. Nothing was
+    /// written.
+    Missing,
     /// The vnode, or its store, has failed; the write may have been kept.
     Broken(Refusal),
     /// The write can never succeed; nothing was written.
@@ -81,11 +84,12 @@ impl Minting {
             Ok(_) | Err(CallFailure::Unreachable | CallFailure::Refused) => Refusal::NotOwner,
         };
         match refusal {
-            Refusal::StaleEpoch(newer) => Progress::Stale(newer),
-            Refusal::Behind(_) | Refusal::NotOwner | Refusal::Frozen => {
+            Refusal::StaleEpoch(newer) => Progress::Stale(newer.epoch),
+            Refusal::Behind(_) | Refusal::Frozen => {
                 self.ask_later(desk, head);
                 Progress::Going
             }
+            Refusal::NotOwner => Progress::Missing,
             Refusal::Busy => Progress::Busy,
             Refusal::Storage(_) => Progress::Broken(refusal),
             Refusal::ForgedContext => {

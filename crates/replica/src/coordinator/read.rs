@@ -6,7 +6,7 @@
 //! were sent; nobody who is silent or failed is counted.
 
 use anello_protocol::{
-    cluster::ClusterState,
+    id::Epoch,
     key::DataKey,
     message::{
         client::{Receipt, ReplicaOutcome, RequestError},
@@ -17,7 +17,7 @@ use anello_protocol::{
 };
 
 use super::{
-    desk::{Desk, Head, earliest},
+    desk::{Desk, Head},
     events::{CallFailure, Incoming, Outgoing},
     receipt::{outcome_of_failure, receipt},
     site::Site,
@@ -75,7 +75,7 @@ pub(super) enum Progress {
     /// Enough have answered.
     Enough,
     /// The read has to begin again under this newer state.
-    Stale(Box<ClusterState>),
+    Stale(Epoch),
 }
 
 impl QuorumRead {
@@ -120,7 +120,9 @@ impl QuorumRead {
                 self.hold(desk, head, at, held);
                 None
             }
-            Ok(Incoming::Read(Err(Refusal::StaleEpoch(newer)))) => return Progress::Stale(newer),
+            Ok(Incoming::Read(Err(Refusal::StaleEpoch(newer)))) => {
+                return Progress::Stale(newer.epoch);
+            }
             Ok(_) => Some(ReplicaOutcome::Refused),
             Err(failure) => Some(outcome_of_failure(failure)),
         };
@@ -153,7 +155,7 @@ impl QuorumRead {
             State::Failed { retry_at, .. } if short => Some(retry_at),
             _ => None,
         });
-        moments.fold(None, |first, moment| earliest(first, Some(moment)))
+        moments.min()
     }
 
     /// Whether somebody who was asked may still answer.

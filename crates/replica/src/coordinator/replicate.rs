@@ -6,8 +6,7 @@
 
 use anello_protocol::{
     causality::Context,
-    cluster::ClusterState,
-    id::NodeId,
+    id::{Epoch, NodeId},
     message::{
         client::{Receipt, ReplicaOutcome},
         replica::{Refusal, RelayFailure, RelayVersions, StoreVersions, Stored, WriteTicket},
@@ -17,7 +16,7 @@ use anello_protocol::{
 };
 
 use super::{
-    desk::{Desk, Head, earliest},
+    desk::{Desk, Head},
     events::{CallFailure, Incoming, Outgoing},
     receipt::{outcome_of_failure, passes, receipt},
     site::Site,
@@ -84,7 +83,7 @@ enum State {
 pub(super) enum Progress {
     Going,
     /// The replicas know a newer state.
-    Stale(Box<ClusterState>),
+    Stale(Epoch),
     /// A version of this later time was there and stays.
     Lost(HybridTime),
 }
@@ -197,7 +196,7 @@ impl Replication {
             State::Failed { retry_at, passes, .. } if passes || !enough => Some(retry_at),
             _ => None,
         });
-        moments.fold(None, |first, moment| earliest(first, Some(moment)))
+        moments.min()
     }
 
     pub(super) fn enough(&self) -> bool {
@@ -263,7 +262,7 @@ impl Replication {
         let passes = passes(&refusal);
         self.failed(desk, head, at, ReplicaOutcome::Refused, passes);
         match refusal {
-            Refusal::StaleEpoch(newer) => Progress::Stale(newer),
+            Refusal::StaleEpoch(newer) => Progress::Stale(newer.epoch),
             _ => Progress::Going,
         }
     }

@@ -11,22 +11,24 @@
 //! may have been kept anywhere, every failure is a timeout; a write that was answered is never issued
 //! anew.
 
+mod ending;
+
 use anello_protocol::{
-    causality::{Context, token_decode, token_encode},
-    cluster::ClusterState,
+    causality::{Context, token_decode},
     consistency::Consistency,
     id::{Epoch, NodeId},
     message::{
-        client::{Answer, ContextToken, Receipt, RequestError, Write, Written},
+        client::{Receipt, RequestError, Write},
         replica::{Minted, Refusal, RelayFailure, Stored, WriteTicket},
     },
     time::{HybridTime, Moment},
     version::{Content, Versions},
 };
 
+use self::ending::written;
 use super::{
     desk::{Desk, Head, LINGER, earliest},
-    events::{CallFailure, Incoming, Reply},
+    events::{CallFailure, Incoming},
     forward::{self, Forwarding, overloaded},
     minting::{self, Minting},
     read::{self, QuorumRead},
@@ -217,7 +219,8 @@ impl WriteRequest {
             if self.is_forwarded {
                 self.refuse(desk, Refusal::NotOwner);
             } else {
-                self.forward(desk, &site);
+                let replicas = others_of(desk, &site);
+                self.forward(desk, replicas);
             }
             return Ok(());
         }
@@ -235,12 +238,7 @@ impl WriteRequest {
         })
     }
 
-    fn forward(&mut self, desk: &mut Desk, site: &Site) {
-        let replicas = &site.placement.replicas;
-        let order = desk.peers.order(replicas, &desk.node, &desk.datacenter, |_, place| {
-            place.id != desk.node && site.requirement.counts(&place.datacenter)
-        });
-        let replicas = order.into_iter().map(|at| replicas[at].id.clone()).collect();
+    fn forward(&mut self, desk: &mut Desk, replicas: Vec<NodeId>) {
         let forwarding = Forwarding::start(desk, &mut self.head, &self.write, replicas);
         self.phase = Phase::Forwarding(forwarding);
     }
@@ -314,6 +312,7 @@ impl WriteRequest {
             minting::Progress::Busy if self.maybe_written => self.mint_later(desk),
             minting::Progress::Busy if self.is_forwarded => self.refuse(desk, Refusal::Busy),
             minting::Progress::Busy => self.fail(desk, overloaded()),
+            minting::Progress::Missing => self.mint_elsewhere(desk, Refusal::NotOwner),
             minting::Progress::Broken(refusal) => {
                 self.maybe_written = true;
                 self.mint_elsewhere(desk, refusal);
@@ -328,16 +327,22 @@ impl WriteRequest {
         }
     }
 
-    /// The own store fails, but the other replicas' may not.
+    /// The own vnode can't, but those of the other replicas may.
     fn mint_elsewhere(&mut self, desk: &mut Desk, refusal: Refusal) {
         let Phase::Minting(Minting { site, .. }) = &self.phase else { return };
-        if self.is_forwarded {
-            self.refuse(desk, refusal);
-        } else if site.placement.replicas.len() > 1 {
-            let site = site.clone();
-            self.forward(desk, &site);
-        } else {
-            self.mint_later(desk);
+        let others = others_of(desk, site);
+        match refusal {
+            // The other coordinator would take this for a promise that nothing was written.
+            Refusal::NotOwner if self.is_forwarded && self.maybe_written => {
+                self.refuse(desk, Refusal::Storage("the vnode is missing".into()));
+            }
+            refusal if self.is_forwarded => self.refuse(desk, refusal),
+            _ if !others.is_empty() => self.forward(desk, others),
+            Refusal::NotOwner => {
+                let required = site.requirement.required();
+                self.fail(desk, RequestError::Unavailable { required, alive: 0 });
+            }
+            _ => self.mint_later(desk),
         }
     }
 
@@ -395,11 +400,9 @@ impl WriteRequest {
             // seen this one.
             replication.plan.can_lose = false;
             self.head.deadline = self.head.deadline.min(desk.moment() + LINGER);
-            let context = token_encode(&replication.plan.site.key, &replication.plan.context);
             let receipt = self.write.options.explain.then(|| replication.receipt(desk, &self.head));
-            let written = Written { context: ContextToken(context) };
-            let answer = Answer { result: Ok(written), receipt };
-            reply(desk, &self.head, self.is_forwarded, answer);
+            let answer = written(&replication.plan.site, &replication.plan.context, receipt);
+            self.reply(desk, answer);
         }
         if let Phase::Storing(replication) = &self.phase
             && replication.is_settled()
@@ -416,7 +419,7 @@ impl WriteRequest {
         self.mint(desk, site, context, Some(later));
     }
 
-    fn begin_again(&mut self, desk: &mut Desk, newer: Box<ClusterState>) {
+    fn begin_again(&mut self, desk: &mut Desk, newer: Epoch) {
         let phase = std::mem::replace(&mut self.phase, Phase::Over);
         let stored = match phase {
             Phase::Storing(replication) => Some(replication),
@@ -426,106 +429,21 @@ impl WriteRequest {
             }
             _ => None,
         };
-        match (desk.learn(newer), stored) {
-            (Some(epoch), stored) => self.phase = Phase::Waiting(epoch, stored),
-            (None, Some(replication)) => self.store_again(desk, replication),
-            (None, None) => self.plan(desk),
+        match stored {
+            stored if newer > desk.epoch() => self.phase = Phase::Waiting(newer, stored),
+            Some(replication) => self.store_again(desk, replication),
+            None => self.plan(desk),
         }
-    }
-
-    /// What another coordinator made of it is the answer, unless that would hide that an earlier
-    /// attempt may have been kept.
-    fn pass_on(&mut self, desk: &mut Desk, answer: Answer<Written>) {
-        match answer.result {
-            Err(error) => self.fail_with(desk, error, answer.receipt),
-            Ok(_) => {
-                self.phase = Phase::Over;
-                reply(desk, &self.head, self.is_forwarded, answer);
-            }
-        }
-    }
-
-    fn succeed(
-        &mut self,
-        desk: &mut Desk,
-        site: &Site,
-        context: &Context,
-        receipt: Option<Receipt>,
-    ) {
-        self.phase = Phase::Over;
-        let written = Written { context: ContextToken(token_encode(&site.key, context)) };
-        reply(desk, &self.head, self.is_forwarded, Answer { result: Ok(written), receipt });
-    }
-
-    fn give_up(&mut self, desk: &mut Desk) {
-        if self.answered {
-            self.phase = Phase::Over;
-            return;
-        }
-        if let Phase::Storing(replication) = &self.phase
-            && replication.enough()
-        {
-            // Only the receipt was waited for.
-            self.explain_until = Some(desk.moment());
-            self.after_storing(desk, replicate::Progress::Going);
-            self.phase = Phase::Over;
-            return;
-        }
-        let (required, received) = self.counts(desk);
-        self.fail(desk, RequestError::Timeout { required, received });
-    }
-
-    fn counts(&self, desk: &Desk) -> (u16, u16) {
-        match &self.phase {
-            Phase::Storing(replication) | Phase::Waiting(_, Some(replication)) => {
-                replication.counts()
-            }
-            Phase::Reading(read) => read.counts(),
-            _ => {
-                let required = self.site(desk).map(|site| site.requirement.required());
-                (required.unwrap_or(1), 0)
-            }
-        }
-    }
-
-    fn fail(&mut self, desk: &mut Desk, error: RequestError) {
-        let receipt = match &self.phase {
-            _ if !self.write.options.explain => None,
-            Phase::Storing(replication) => Some(replication.receipt(desk, &self.head)),
-            Phase::Reading(read) => Some(read.receipt(desk, &self.head)),
-            _ => None,
-        };
-        self.fail_with(desk, error, receipt);
-    }
-
-    /// Ends it. Once the write may have been kept somewhere, only one error is honest.
-    fn fail_with(&mut self, desk: &mut Desk, error: RequestError, receipt: Option<Receipt>) {
-        let in_hands = match &self.phase {
-            Phase::Forwarding(forwarding) => forwarding.maybe_written(),
-            _ => false,
-        };
-        let error = match error {
-            RequestError::Timeout { .. } => error,
-            _ if self.maybe_written || in_hands => {
-                let (required, received) = self.counts(desk);
-                RequestError::Timeout { required, received }
-            }
-            _ => error,
-        };
-        self.phase = Phase::Over;
-        reply(desk, &self.head, self.is_forwarded, Answer { result: Err(error), receipt });
-    }
-
-    /// Hands it back to the coordinator that it came from.
-    fn refuse(&mut self, desk: &mut Desk, refusal: Refusal) {
-        self.phase = Phase::Over;
-        desk.reply(&self.head, Reply::Forward(Err(refusal)));
     }
 }
 
-fn reply(desk: &mut Desk, head: &Head, is_forwarded: bool, answer: Answer<Written>) {
-    let reply = if is_forwarded { Reply::Forward(Ok(answer)) } else { Reply::Write(answer) };
-    desk.reply(head, reply);
+/// The other replicas that count, in the order in which they are to be asked to coordinate a write.
+fn others_of(desk: &Desk, site: &Site) -> Vec<NodeId> {
+    let replicas = &site.placement.replicas;
+    let order = desk.peers.order(replicas, &desk.node, &desk.datacenter, |_, place| {
+        place.id != desk.node && site.requirement.counts(&place.datacenter)
+    });
+    order.into_iter().map(|at| replicas[at].id.clone()).collect()
 }
 
 /// What a write weighs.

@@ -58,8 +58,20 @@ impl Issuer {
         issuer
     }
 
-    /// Begins a new incarnation: what the store holds of the one before can't be known.
-    pub(super) fn renew(&mut self) {
+    /// Under which life dots are issued; [`Issuer::incarnation`] has the keyspace's rule in it.
+    pub(super) fn life(&self) -> Incarnation {
+        self.record.incarnation
+    }
+
+    /// Ends a life, because what the store holds of it can't be known. The one that may have begun since
+    /// is not concerned: however many commits of a life fail, each of its keys gets one actor more.
+    pub(super) fn end(&mut self, life: Incarnation) {
+        if self.life() == life {
+            self.renew();
+        }
+    }
+
+    fn renew(&mut self) {
         self.drawn += 1;
         let incarnation = Incarnation(xxh3_64_with_seed(&self.drawn.to_le_bytes(), self.seed));
         self.record = VnodeRecord { incarnation, births_reserved: 0 };

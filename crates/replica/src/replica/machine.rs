@@ -15,6 +15,7 @@ use std::{
 };
 
 use anello_protocol::{
+    causality::Incarnation,
     id::{Epoch, KeyspaceId, NodeId, PartitionId},
     key::DataKey,
     message::replica::{Held, Refusal, Want},
@@ -104,6 +105,8 @@ struct Waiting {
 #[derive(Debug)]
 struct CommitUnderWay {
     key: DataKey,
+    /// The life of the vnode in which it was issued.
+    life: Incarnation,
     record: Option<VnodeRecord>,
     replies: Vec<(Token, Reply, usize)>,
 }
@@ -281,13 +284,14 @@ impl Replica {
         open.push(number, kept.clone());
         let partition = self.partition;
         let commit = Commit { partition, key: key.clone(), versions: kept, vnode_record: record };
-        self.commits
-            .insert(number, CommitUnderWay { key, record, replies: vec![(token, reply, bytes)] });
+        let (life, replies) = (self.issuer.life(), vec![(token, reply, bytes)]);
+        self.commits.insert(number, CommitUnderWay { key, life, record, replies });
         self.effects.push_back(Effect::Commit(number, commit));
     }
 
     fn committed(&mut self, number: CommitNumber, outcome: CommitOutcome) {
-        let Some(CommitUnderWay { key, record, replies }) = self.commits.remove(&number) else {
+        let Some(CommitUnderWay { key, life, record, replies }) = self.commits.remove(&number)
+        else {
             return;
         };
         let open = open_key(&mut self.keys, &key);
@@ -306,12 +310,12 @@ impl Replica {
             }
             CommitOutcome::NotTaken => {
                 open.failed(number);
-                self.issuer.renew();
+                self.issuer.end(life);
                 Some(Refusal::Storage("the store took a later commit and not this one".into()))
             }
             CommitOutcome::Failed(sentence) => {
                 open.failed(number);
-                self.issuer.renew();
+                self.issuer.end(life);
                 Some(Refusal::Storage(sentence))
             }
         };

@@ -47,13 +47,11 @@ pub fn check_reopening(open: impl Fn() -> Arc<dyn Store>) {
     let store = open();
     assert_eq!(store.read(&key), Ok((*kept).clone()), "what was committed is there again");
     assert_eq!(store.load_vnode(partition), Ok(Some(record)), "and the vnode's record with it");
-    assert_eq!(store.holds_data(None), Ok(true), "the store knows that it holds data");
 }
 
 fn an_empty_store_holds_nothing(store: &dyn Store) {
     assert_eq!(store.read(&key(KeyspaceId(1), "a")), Ok(Versions::new()));
     assert_eq!(store.load_vnode(PartitionId(0)), Ok(None));
-    assert_eq!(store.holds_data(None), Ok(false));
 }
 
 fn a_commit_replaces_what_was_kept(store: &dyn Store) {
@@ -108,9 +106,6 @@ fn keyspaces_are_apart(store: &dyn Store) {
     let (one, two) = (KeyspaceId(1), KeyspaceId(2));
     keep(store, &key(one, "a"), &versions(1, b"one"));
     assert_eq!(store.read(&key(two, "a")), Ok(Versions::new()));
-    assert_eq!(store.holds_data(Some(one)), Ok(true));
-    assert_eq!(store.holds_data(Some(two)), Ok(false));
-    assert_eq!(store.holds_data(None), Ok(true));
     keep(store, &key(two, "a"), &versions(2, b"two"));
     assert_eq!(store.read(&key(one, "a")), Ok(versions(1, b"one")));
     assert_eq!(store.read(&key(two, "a")), Ok(versions(2, b"two")));

@@ -7,11 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use anello_protocol::{
-    id::{KeyspaceId, PartitionId},
-    key::DataKey,
-    version::Versions,
-};
+use anello_protocol::{id::PartitionId, key::DataKey, version::Versions};
 
 use super::{
     CachedRead, Commit, CommitDone, Store, StoreBusy, StoreError, StoreEstimate, VnodeRecord,
@@ -64,11 +60,6 @@ impl Store for MemoryStore {
 
     fn load_vnode(&self, partition: PartitionId) -> Result<Option<VnodeRecord>, StoreError> {
         Ok(self.kept().vnodes.get(&partition).copied())
-    }
-
-    fn holds_data(&self, keyspace: Option<KeyspaceId>) -> Result<bool, StoreError> {
-        let wanted = |key: &DataKey| keyspace.is_none_or(|keyspace| key.keyspace == keyspace);
-        Ok(self.kept().data.keys().any(wanted))
     }
 
     fn estimate(&self) -> StoreEstimate {

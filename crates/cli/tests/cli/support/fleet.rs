@@ -138,6 +138,24 @@ impl Fleet {
         super::run(self.dir(), args)
     }
 
+    /// The same where nobody reads what it prints; its exit code.
+    pub(crate) fn run_unread(&self, args: &[&str]) -> Option<i32> {
+        super::run_unread(self.dir(), args)
+    }
+
+    /// Runs the program again and again until it ends as it should.
+    #[track_caller]
+    pub(crate) fn until(&self, args: &[&str], as_it_should: impl Fn(&Ended) -> bool) -> Ended {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let ended = self.run(args);
+            if as_it_should(&ended) {
+                return ended;
+            }
+            assert!(Instant::now() < until, "{ended:?}");
+        }
+    }
+
     /// The QUIC address of the i-th node.
     pub(crate) fn quic(&self, node: u16) -> String {
         format!("127.0.0.1:{}", self.ports.0 + node)

@@ -346,7 +346,6 @@ impl Fleet {
                         }
                     }
                 }
-                Effect::LearnCluster(_) => panic!("there is nothing to learn"),
             }
         }
         if let Some(wake) = self.nodes[at].coordinator.next_wake() {

@@ -2,20 +2,21 @@
 
 use anello_protocol::{
     causality::{Context, token_decode, token_encode},
+    cluster::KeyspaceConfig,
     consistency::{Consistency, QuorumKind},
     id::Epoch,
     message::{
         client::{ContextToken, ReplicaOutcome, RequestError, RequestOptions, Write},
-        replica::{Refusal, Want},
+        replica::{ForwardWrite, Refusal, Want},
     },
     time::HybridTime,
     version::{Content, Versions, WriteId},
 };
 
 use super::bench::{
-    Bench, EU, at, cluster, data_key, delete, lww, minted, options, put, version, view,
+    Bench, EU, at, cluster, data_key, delete, lww, minted, options, put, replicated, version, view,
 };
-use crate::coordinator::{CallFailure, CoordinatorConfig, Effect, Input, Outgoing};
+use crate::coordinator::{CallFailure, CoordinatorConfig, Effect, Input, Outgoing, Reply};
 
 #[test]
 fn a_write_is_durable_here_before_anybody_hears_of_it() {
@@ -200,6 +201,72 @@ fn a_store_that_fails_leaves_the_write_to_another_replica() {
 }
 
 #[test]
+fn a_vnode_that_is_missing_leaves_the_write_to_another_replica() {
+    let mut bench = Bench::of(&EU);
+    let token = bench.write(put(1, options()));
+    let (mint, _) = bench.sent_mint();
+    bench.refuses(&mint, Refusal::NotOwner);
+    let sent = bench.sent();
+    assert!(matches!(&sent.message, Outgoing::Forward(_)));
+    assert_eq!(sent.to, "eu-b");
+    bench.refuses(&sent, Refusal::Busy);
+    let sent = bench.sent();
+    assert_eq!(sent.to, "eu-c");
+    bench.refuses(&sent, Refusal::Busy);
+    let error = bench.write_fails(token);
+    assert!(matches!(error, RequestError::Overloaded { .. }), "nothing was written: {error}");
+    bench.idle();
+}
+
+#[test]
+fn a_vnode_that_is_missing_and_the_only_one_is_said_at_once() {
+    let local = replicated(&[("eu", 1), ("us", 3)]);
+    for (nodes, config, level) in [
+        (&EU[..1], KeyspaceConfig::default(), Consistency::Quorum),
+        (&["eu-a", "us-a", "us-b", "us-c"], local, Consistency::LocalQuorum),
+    ] {
+        let mut bench = Bench::at("eu-a", nodes, config);
+        let token = bench.write(put(1, at(level)));
+        let (mint, _) = bench.sent_mint();
+        bench.refuses(&mint, Refusal::NotOwner);
+        assert_eq!(bench.write_fails(token), RequestError::Unavailable { required: 1, alive: 0 });
+        bench.idle();
+    }
+}
+
+/// The versions of a delete that is tried again were sent out, so that it may have been kept; then it
+/// lost, and there is no vnode here to issue it anew.
+#[test]
+fn a_vnode_that_is_missing_does_not_hide_that_the_write_may_be_kept() {
+    let mut bench = Bench::at("eu-a", &EU, lww());
+    let token = bench.token();
+    let forward = ForwardWrite { epoch: Epoch(1), write: delete(5, options()) };
+    bench.input(Input::Forward { token, forward });
+    let (own, digest) = (bench.sent(), bench.sent());
+    bench.refuses(&own, Refusal::NotOwner);
+    let full = bench.sent();
+    let there = Versions::from(version(2, 1, 5, Context::new()));
+    for sent in [&digest, &full] {
+        bench.holds(sent, &there);
+    }
+    let sent = loop {
+        let sent = bench.sent();
+        match &sent.message {
+            Outgoing::Read(_) => bench.holds(&sent, &there),
+            Outgoing::Store(_) if sent.to == "eu-b" => break sent,
+            other => assert!(matches!(other, Outgoing::Store(_)), "{other:?}"),
+        }
+    };
+    bench.sent_store("eu-c");
+    bench.loses(&sent, HybridTime::from_wall_ms(1 << 40));
+    let (mint, _) = bench.sent_mint();
+    bench.refuses(&mint, Refusal::NotOwner);
+    let doubt = Refusal::Storage("the vnode is missing".into());
+    assert_eq!(bench.next(), Effect::Reply(token, Reply::Forward(Err(doubt))));
+    bench.idle();
+}
+
+#[test]
 fn what_can_never_succeed_is_said_at_once() {
     let mut bench = Bench::of(&EU);
     let token = bench.write(put(1, options()));
@@ -312,7 +379,7 @@ fn a_blind_delete_that_was_done_is_not_done_again() {
 }
 
 #[test]
-fn a_newer_state_is_learned_and_the_write_goes_on_where_it_was() {
+fn a_newer_state_is_waited_for_and_the_write_goes_on_where_it_was() {
     let mut bench = Bench::of(&EU);
     let token = bench.write(put(1, at(Consistency::All)));
     let (mint, _) = bench.sent_mint();
@@ -322,7 +389,7 @@ fn a_newer_state_is_learned_and_the_write_goes_on_where_it_was() {
     bench.stores(&second);
     let newer = cluster(2, &EU, Default::default());
     bench.refuses(&third, Refusal::StaleEpoch(Box::new(newer.clone())));
-    assert!(matches!(bench.next(), Effect::LearnCluster(_)));
+    bench.nothing();
     bench.input(Input::ClusterChanged(view(newer)));
     let (third, store) = bench.sent_store("eu-c");
     assert_eq!(store.epoch, Epoch(2));

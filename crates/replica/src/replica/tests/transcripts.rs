@@ -264,6 +264,26 @@ fn after_a_failed_commit_the_dots_are_of_another_incarnation() {
 }
 
 #[test]
+fn commits_that_fail_together_end_one_incarnation() {
+    let mut bench = Bench::new();
+    let asked = ["a", "b"].map(|name| {
+        let token = bench.ask(Request::Mint(mint(&key(name), 1, &Context::new(), SIBLINGS)));
+        bench.load(Versions::new());
+        (token, bench.commit().0)
+    });
+    let fresh = asked.map(|(token, number)| {
+        bench.input(Input::Committed(number, CommitOutcome::Failed("the disk is full".into())));
+        assert_eq!(bench.refused(token), Refusal::Storage("the disk is full".into()));
+        let (minted, _) = bench.write(2, &Context::new(), SIBLINGS, &Versions::new());
+        only(&minted.versions).dot.actor.incarnation
+    });
+    assert_eq!(
+        fresh[0], fresh[1],
+        "the second failure says nothing of dots that came after the first"
+    );
+}
+
+#[test]
 fn what_the_store_did_not_take_never_was() {
     let mut bench = Bench::new();
     let token = bench.ask(Request::Mint(mint(&key("k"), 1, &Context::new(), SIBLINGS)));

@@ -1,0 +1,130 @@
+//! What membership says: packets, records and freezes, and acting under what the members have agreed on.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use anello_gossip::{Effect as GossipEffect, Input as GossipInput, MembershipEvent};
+use anello_protocol::{id::PartitionId, time::Now};
+use anello_replica::{
+    coordinator::Input as CoordinatorInput,
+    placement::View,
+    replica::{Input as ReplicaInput, Replica},
+};
+
+use super::{Inner, Node, NodeInput, Out};
+use crate::{disk::DiskWrite, wire::Frame};
+
+impl Node {
+    pub(super) fn gossip(
+        &mut self,
+        now: Now,
+        input: GossipInput,
+        queue: &mut VecDeque<Inner>,
+        out: &mut Vec<Out>,
+    ) {
+        let Some(running) = &mut self.running else { return };
+        let mut effects = Vec::new();
+        running.membership.handle(now, input, &mut effects);
+        for effect in effects {
+            let Some(running) = &mut self.running else { return };
+            match effect {
+                GossipEffect::Send { to, packet } => out.push(Out::Send(to, Frame::Gossip(packet))),
+                GossipEffect::Save { ticket, record } => {
+                    self.disk.push(DiskWrite::Record(ticket, record));
+                }
+                GossipEffect::Inspect { ticket } => {
+                    out.push(Out::At(now.moment, NodeInput::Inspected(ticket)));
+                }
+                GossipEffect::Freeze { ticket } => {
+                    running.is_frozen = true;
+                    let partitions: BTreeSet<_> = running.replicas.keys().copied().collect();
+                    if partitions.is_empty() {
+                        out.push(Out::At(now.moment, NodeInput::Inspected(ticket)));
+                    }
+                    for partition in &partitions {
+                        queue.push_back(Inner::Replica(*partition, ReplicaInput::Freeze));
+                    }
+                    running.freezing.push((ticket, partitions));
+                }
+                GossipEffect::Thaw => {
+                    running.is_frozen = false;
+                    running.freezing.clear();
+                    for partition in running.replicas.keys() {
+                        queue.push_back(Inner::Replica(*partition, ReplicaInput::Thaw));
+                    }
+                }
+                GossipEffect::Answer { token, result } => out.push(Out::Altered(token, result)),
+                GossipEffect::WakeAt(at) => out.push(Out::At(at, NodeInput::GossipAlarm)),
+                GossipEffect::Event(event) => self.event(event, queue, out),
+                GossipEffect::Note(line) => out.push(Out::Note(format!("{}: {line}", self.id()))),
+            }
+        }
+    }
+
+    fn event(&mut self, event: MembershipEvent, queue: &mut VecDeque<Inner>, out: &mut Vec<Out>) {
+        let me = self.id().clone();
+        let Some(running) = &mut self.running else { return };
+        match event {
+            MembershipEvent::ClusterChanged(state) => {
+                out.push(Out::Agreed(Arc::clone(&state)));
+                match View::of(Arc::clone(&state)) {
+                    Ok(view) => self.act_under(Arc::new(view), queue),
+                    Err(error) => {
+                        let what = format!("{me}: no ring under {}: {error}", state.epoch);
+                        out.push(Out::Broke("an agreed state has a ring", what));
+                    }
+                }
+            }
+            MembershipEvent::Reachability { node, reachable, reason } => {
+                let verdict = if reachable { "reachable" } else { "unreachable" };
+                out.push(Out::Note(format!("{me}: {node} is {verdict}: {reason}")));
+                if reachable {
+                    running.unreachable.remove(&node);
+                    running.reached.insert(node.clone());
+                } else {
+                    running.reached.remove(&node);
+                    running.unreachable.insert(node.clone());
+                }
+                let input = CoordinatorInput::ReachabilityChanged { node, reachable };
+                queue.push_back(Inner::Coordinator(input));
+            }
+            MembershipEvent::Ready => running.is_ready = true,
+            MembershipEvent::NotReady(_) => running.is_ready = false,
+            MembershipEvent::Refused(reason) => {
+                out.push(Out::Note(format!("{me}: refused: {reason}")));
+                running.is_ready = false;
+                running.refused = Some(reason);
+            }
+        }
+    }
+
+    /// First the vnodes are made that the node holds, then all act under the new state.
+    fn act_under(&mut self, view: Arc<View>, queue: &mut VecDeque<Inner>) {
+        let me = self.id().clone();
+        let Some(running) = &mut self.running else { return };
+        let names = view.cluster().keyspaces.keys();
+        let keyspaces = names.filter_map(|name| view.keyspace(name));
+        let held: BTreeSet<PartitionId> = keyspaces
+            .flat_map(|keyspace| view.ring().vnodes_of(&me, &keyspace.replication))
+            .collect();
+        for partition in held {
+            let (disk, rng) = (&self.disk, &mut self.rng);
+            let config = &self.replica_config;
+            running.replicas.entry(partition).or_insert_with(|| {
+                if running.is_frozen {
+                    queue.push_back(Inner::Replica(partition, ReplicaInput::Freeze));
+                }
+                let remembered = disk.vnode(partition);
+                Replica::new(me.clone(), partition, config.clone(), rng.draw(), remembered)
+            });
+        }
+        for partition in running.replicas.keys() {
+            let input = ReplicaInput::ClusterChanged(Arc::clone(&view));
+            queue.push_back(Inner::Replica(*partition, input));
+        }
+        queue.push_back(Inner::Coordinator(CoordinatorInput::ClusterChanged(Arc::clone(&view))));
+        running.view = Some(view);
+    }
+}
