@@ -49,6 +49,25 @@ pub(crate) enum Command {
     Completions(Completions),
 }
 
+impl Command {
+    /// Whether a program reads what the command prints.
+    pub(crate) fn wants_json(&self) -> bool {
+        match self {
+            Command::Put(command) => command.common.wants_json(),
+            Command::Get(command) => command.common.wants_json(),
+            Command::Delete(command) => command.common.wants_json(),
+            Command::Status(command) => command.json,
+            Command::Ring(command) => command.json,
+            Command::Keyspace(command) => command.wants_json(),
+            Command::Import(command) => command.json,
+            Command::Bench(command) => command.json,
+            Command::Tls(command) => command.wants_json(),
+            Command::Fleet(command) => command.wants_json(),
+            Command::Completions(_) => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;

@@ -97,7 +97,7 @@ pub(crate) struct Bench {
     seed: u64,
     /// One JSON document on standard output
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
     #[command(flatten)]
     level: Level,
     #[command(flatten)]

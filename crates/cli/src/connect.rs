@@ -24,8 +24,9 @@ const ATTEMPT_MAX: Duration = Duration::from_secs(2);
 /// Where and as whom.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Cluster {
-    /// The profile: where the cluster is, and as whom to talk to it
-    #[arg(long, value_name = "FILE", env = Profile::VARIABLE, help_heading = "Cluster")]
+    /// The profile: where the cluster is, and as whom to talk to it; without it $ANELLO_PROFILE, else
+    /// the nearest one
+    #[arg(long, value_name = "FILE", help_heading = "Cluster")]
     profile: Option<PathBuf>,
     /// Addresses (QUIC, host:port) to use instead of the profile's; a single one is the only node that
     /// is asked
@@ -75,8 +76,8 @@ impl Cluster {
 
     fn profile(&self) -> Result<Profile, Failure> {
         let profile = match &self.profile {
-            Some(file) if !file.as_os_str().is_empty() => Some(Profile::load(file)?),
-            _ => Profile::find()?,
+            Some(file) => Some(Profile::load(file)?),
+            None => Profile::find()?,
         };
         profile.ok_or_else(|| {
             Failure::usage(
@@ -271,6 +272,8 @@ impl Failure {
                 "{required} members must agree and only {alive} can be reached; `anello status` shows who answers"
             )),
             ErrorKind::Timeout { .. } => no_vote(),
+            // What was asked makes sense, and the cluster as it is does not allow it.
+            ErrorKind::Invalid(why) => Failure::failed(one_line(why)),
             _ => error.into(),
         }
     }

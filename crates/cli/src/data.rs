@@ -53,7 +53,7 @@ struct How {
 #[derive(Debug, Args)]
 pub(crate) struct Put {
     #[command(flatten)]
-    common: Common,
+    pub(crate) common: Common,
     /// The value; - or nothing reads it from standard input
     #[arg(value_name = "VALUE|-")]
     value: Option<OsString>,
@@ -68,7 +68,7 @@ pub(crate) struct Put {
 #[derive(Debug, Args)]
 pub(crate) struct Get {
     #[command(flatten)]
-    common: Common,
+    pub(crate) common: Common,
 }
 
 /// Delete a key
@@ -77,7 +77,7 @@ pub(crate) struct Get {
 #[derive(Debug, Args)]
 pub(crate) struct Delete {
     #[command(flatten)]
-    common: Common,
+    pub(crate) common: Common,
     #[command(flatten)]
     seen: Seen,
 }
@@ -96,6 +96,11 @@ impl Seen {
 }
 
 impl Common {
+    /// Whether a program reads what is printed.
+    pub(crate) fn wants_json(&self) -> bool {
+        self.how.json
+    }
+
     async fn connect(&self) -> Result<(Session, Keyspace), Failure> {
         let session = self.how.cluster.connect(&self.how.level).await?;
         let keyspace = session.client().keyspace(self.how.keyspace.as_str());

@@ -62,6 +62,9 @@ pub(crate) struct Up {
     /// The first node's HTTP port, when other than 7480
     #[arg(long, value_name = "PORT", requires = "base_quic_port")]
     base_http_port: Option<u16>,
+    /// A JSON document a line, one for each thing that happens
+    #[arg(long)]
+    json: bool,
 }
 
 /// Which nodes.
@@ -76,6 +79,9 @@ pub(crate) struct Which {
     /// The fleet's name, when more than one has such a node
     #[arg(long, value_name = "NAME")]
     fleet: Option<ClusterName>,
+    /// One JSON document on standard output
+    #[arg(long)]
+    json: bool,
 }
 
 /// How to list.
@@ -84,6 +90,21 @@ pub(crate) struct List {
     /// One JSON document instead of a table
     #[arg(long)]
     json: bool,
+}
+
+impl FleetCommand {
+    /// Whether a program reads what is printed.
+    pub(crate) fn wants_json(&self) -> bool {
+        match self {
+            FleetCommand::Up(up) => up.json,
+            FleetCommand::Stop(which)
+            | FleetCommand::Start(which)
+            | FleetCommand::Kill(which)
+            | FleetCommand::Pause(which)
+            | FleetCommand::Resume(which) => which.json,
+            FleetCommand::Ls(list) => list.json,
+        }
+    }
 }
 
 /// Does what was asked.

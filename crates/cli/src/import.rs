@@ -2,7 +2,7 @@
 //!
 //! An import that is run again makes no siblings: the write of a record has the same name each time. A
 //! killed node fails no record: each one is tried for a generous while. An interrupted import of a file
-//! goes on where everything before is done.
+//! goes on where everything before is done; one that came to its end begins anew.
 
 mod account;
 mod bookmark;
@@ -65,7 +65,7 @@ pub(crate) struct Import {
     keyspace: KeyspaceName,
     /// One JSON document on standard output
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
     #[command(flatten)]
     level: Level,
     #[command(flatten)]
@@ -151,8 +151,10 @@ impl Input {
     }
 }
 
-/// A bookmark is believed only if the file's first record is seen to be in the cluster, which may have
-/// been founded anew under its old name. To begin anew is always right: it makes no second versions.
+/// A bookmark is believed only if the key of the file's first record is seen to be in the cluster, which
+/// may have been founded anew under its old name. To begin anew would be wrong where it isn't: a key that
+/// was written many times since doesn't know the first import's write any more, and would get its old
+/// value back.
 async fn trusted(start: Start, path: &Path, task: &Task) -> Result<Start, Failure> {
     if start == Start::default() {
         return Ok(start);
@@ -160,14 +162,17 @@ async fn trusted(start: Start, path: &Path, task: &Task) -> Result<Start, Failur
     let file = File::open(path)
         .map_err(|error| Failure::usage(format_args!("cannot read {}: {error}", path.display())))?;
     let look = Task { check: true, ..task.clone() };
-    let first = session::first(&look, read_ahead(file, Start::default())).await;
-    if first == Some(Finding::Good) {
-        return Ok(start);
+    match session::first(&look, read_ahead(file, Start::default())).await {
+        Some(Finding::Good | Finding::Different | Finding::Siblings(_)) => Ok(start),
+        Some(Finding::Missing) | None => {
+            output::note("beginning anew: the cluster has nothing of what the last import wrote");
+            Ok(Start::default())
+        }
+        Some(Finding::Failed(reason)) => Err(Failure::failed(format_args!(
+            "cannot see whether the cluster has what the last import wrote, so as to go on there: \
+             {reason} (--restart begins anew)"
+        ))),
     }
-    output::note(
-        "beginning anew: the first record is not seen in the cluster as the last import wrote it",
-    );
-    Ok(Start::default())
 }
 
 /// An import that is under way.
@@ -207,7 +212,7 @@ impl<'a> Running<'a> {
         })
         .await;
         self.progress.end();
-        self.keep(matches!(end, End::Complete) && self.account.bad() == 0);
+        self.keep(matches!(end, End::Complete));
         self.report(&end, began.elapsed())
     }
 
@@ -262,7 +267,7 @@ impl<'a> Running<'a> {
             let seconds = took.as_secs_f64();
             output::line(format_args!("{counts}, in {seconds:.1} s ({rate:.0}/s)"))?;
         }
-        match end {
+        let ended = match end {
             End::Interrupted => Err(Failure::failed(match &self.input.bookmark {
                 Some(_) => "interrupted: the same command again goes on from here",
                 None => "interrupted",
@@ -271,12 +276,18 @@ impl<'a> Running<'a> {
                 "cannot read on in {}: {error}",
                 self.command.file.display()
             ))),
-            End::Complete if self.account.bad() > 0 => Err(Failure::failed(format_args!(
-                "{} of {} records are not as they should be",
-                self.account.bad(),
-                self.account.all()
-            ))),
+            End::Complete if self.account.bad() > 0 => {
+                let (bad, all) = (self.account.bad(), self.account.all());
+                let again = match check {
+                    true => "",
+                    false => "; the same command again begins anew and writes none of them twice",
+                };
+                Err(Failure::failed(format_args!(
+                    "{bad} of {all} records are not as they should be{again}"
+                )))
+            }
             End::Complete => Ok(Outcome::Done),
-        }
+        };
+        if self.command.json { ended.map_err(Failure::documented) } else { ended }
     }
 }

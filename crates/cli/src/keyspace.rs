@@ -6,7 +6,11 @@ use std::{
 };
 
 use anello_client::{ConflictRule, Consistency, KeyspaceConfig, Replication};
-use anello_protocol::id::{Datacenter, KeyspaceName};
+use anello_protocol::{
+    cluster::MAX_REPLICAS_PER_DATACENTER,
+    consistency::BadConsistency,
+    id::{Datacenter, KeyspaceName},
+};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
@@ -16,6 +20,10 @@ use crate::{
     output::{self, Palette},
     table::{Align, Table},
 };
+
+/// Why `each_quorum` is no level of reads.
+pub(crate) const WRITES_ONLY: &str =
+    "each_quorum is a level of writes; expected such as quorum, local_quorum or all";
 
 /// What to do with keyspaces.
 #[derive(Debug, Subcommand)]
@@ -42,7 +50,7 @@ pub(crate) struct Set {
     #[arg(long, value_name = "RULE", value_parser = conflict)]
     conflict: Option<ConflictRule>,
     /// How many replicas answer a read that names no level
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, value_name = "LEVEL", value_parser = read_level)]
     read: Option<Consistency>,
     /// How many replicas acknowledge a write that names no level
     #[arg(long, value_name = "LEVEL")]
@@ -75,8 +83,22 @@ pub(crate) struct Drop {
     /// Don't ask
     #[arg(long)]
     yes: bool,
+    /// One JSON document on standard output
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     cluster: Cluster,
+}
+
+impl KeyspaceCommand {
+    /// Whether a program reads what is printed.
+    pub(crate) fn wants_json(&self) -> bool {
+        match self {
+            KeyspaceCommand::Create(set) | KeyspaceCommand::Alter(set) => set.json,
+            KeyspaceCommand::List(list) => list.json,
+            KeyspaceCommand::Drop(drop) => drop.json,
+        }
+    }
 }
 
 /// Does what was asked.
@@ -167,7 +189,11 @@ async fn drop(drop: Drop) -> Result<Outcome, Failure> {
     let session = drop.cluster.connect_to_change().await?;
     session.change(session.client().drop_keyspace(name.as_str())).await?;
     session.close().await;
-    output::line(format_args!("keyspace {name} dropped"))?;
+    if drop.json {
+        output::json(&json!({ "dropped": name }))?;
+    } else {
+        output::line(format_args!("keyspace {name} dropped"))?;
+    }
     Ok(Outcome::Done)
 }
 
@@ -238,6 +264,13 @@ fn conflict(text: &str) -> Result<ConflictRule, String> {
     }
 }
 
+fn read_level(text: &str) -> Result<Consistency, String> {
+    match text.parse().map_err(|error: BadConsistency| error.to_string())? {
+        Consistency::EachQuorum => Err(WRITES_ONLY.into()),
+        level => Ok(level),
+    }
+}
+
 fn replication(text: &str) -> Result<Replication, String> {
     if text == "auto" {
         return Ok(Replication::Auto);
@@ -251,6 +284,13 @@ fn replication(text: &str) -> Result<Replication, String> {
             return Err(format!("{name} is there twice"));
         }
     }
+    if counts.values().all(|count| *count == 0) {
+        return Err("it leaves no replica anywhere; expected such as eu=3,us=3".into());
+    }
+    if let Some((datacenter, _)) = counts.iter().find(|(_, n)| **n > MAX_REPLICAS_PER_DATACENTER) {
+        let most = MAX_REPLICAS_PER_DATACENTER;
+        return Err(format!("a datacenter has at most {most} replicas of a key: {datacenter}"));
+    }
     Ok(Replication::PerDatacenter(counts))
 }
 
@@ -263,7 +303,7 @@ mod tests {
         for text in ["auto", "eu=3", "eu=3,us=1"] {
             assert_eq!(replication_text(&replication(text).unwrap()), text);
         }
-        for bad in ["", "3", "eu", "eu=x", "EU=3", "eu=1,eu=2", "eu=-1"] {
+        for bad in ["", "3", "eu", "eu=x", "EU=3", "eu=1,eu=2", "eu=-1", "eu=0,us=0", "eu=9999"] {
             assert!(replication(bad).is_err(), "{bad}");
         }
     }

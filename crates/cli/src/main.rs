@@ -20,6 +20,7 @@ mod runtime;
 mod status;
 mod table;
 mod tls;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -29,7 +30,12 @@ use args::{Cli, Command};
 use outcome::Outcome;
 
 fn main() -> ExitCode {
-    let ended = match Cli::parse().command {
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) => return usage::report(&error),
+    };
+    let json = command.wants_json();
+    let ended = match command {
         Command::Put(command) => runtime::run(data::put(command)),
         Command::Get(command) => runtime::run(data::get(command)),
         Command::Delete(command) => runtime::run(data::delete(command)),
@@ -42,5 +48,5 @@ fn main() -> ExitCode {
         Command::Fleet(command) => fleet::run(command),
         Command::Completions(command) => completions::run(&command),
     };
-    Outcome::report(ended)
+    Outcome::report(ended, json)
 }

@@ -2,6 +2,8 @@
 
 use std::{fmt, process::ExitCode};
 
+use serde_json::{Value, json};
+
 use crate::output;
 
 /// How a command ended when it did what it was asked.
@@ -16,14 +18,19 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    /// Tells the person and the shell how a command ended.
-    pub(crate) fn report(ended: Result<Outcome, Failure>) -> ExitCode {
+    /// Tells the person and the shell how a command ended, and the program that asked for JSON why it
+    /// failed.
+    pub(crate) fn report(ended: Result<Outcome, Failure>, json: bool) -> ExitCode {
         match ended {
             Ok(Outcome::Done) => ExitCode::SUCCESS,
             Ok(Outcome::Siblings) => ExitCode::from(3),
             Ok(Outcome::NotFound) => ExitCode::from(4),
             Err(failure) => {
                 output::note(format_args!("anello: {failure}"));
+                if json && !failure.documented {
+                    // The exit code and the line above say it too, should nobody read this.
+                    let _ = output::json(&failure.document());
+                }
                 ExitCode::from(failure.kind.code())
             }
         }
@@ -46,6 +53,14 @@ impl Kind {
             Kind::TooFewReplicas => 5,
         }
     }
+
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Failed => "failed",
+            Kind::Usage => "bad_usage",
+            Kind::TooFewReplicas => "too_few_replicas",
+        }
+    }
 }
 
 /// Why a command did not do what it was asked: one line that says what to do about it.
@@ -53,6 +68,8 @@ impl Kind {
 pub(crate) struct Failure {
     kind: Kind,
     message: String,
+    /// Whether the command's own document is on standard output already.
+    documented: bool,
 }
 
 impl Failure {
@@ -71,8 +88,17 @@ impl Failure {
         Self::new(Kind::TooFewReplicas, message)
     }
 
+    /// The same of a command that has printed its document, which is to stay the only one.
+    pub(crate) fn documented(self) -> Self {
+        Self { documented: true, ..self }
+    }
+
+    fn document(&self) -> Value {
+        json!({ "error": self.kind.name(), "message": self.message })
+    }
+
     fn new(kind: Kind, message: impl fmt::Display) -> Self {
-        Self { kind, message: message.to_string() }
+        Self { kind, message: message.to_string(), documented: false }
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct RingCommand {
     keyspace: KeyspaceName,
     /// One JSON document on standard output
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
     #[command(flatten)]
     cluster: Cluster,
 }

@@ -27,7 +27,7 @@ const NOTABLE_PHI: f64 = 3.0;
 pub(crate) struct Status {
     /// One JSON document on standard output
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
     #[command(flatten)]
     cluster: Cluster,
 }

@@ -21,7 +21,8 @@ use crate::{
     request::Options,
 };
 
-/// How long a change of the cluster may take: the members vote on it.
+/// How long a change of the cluster may take, unless the client's operations may take longer: the
+/// members vote on it.
 const VOTE_TIMEOUT: Duration = Duration::from_secs(20);
 
 impl Client {
@@ -66,7 +67,8 @@ impl Client {
 
     async fn alter(&self, name: &str, change: KeyspaceChange) -> Result<Epoch, Error> {
         let name = KeyspaceName::new(name).map_err(Error::invalid)?;
-        let options = Options::new(VOTE_TIMEOUT, VOTE_TIMEOUT);
+        let time = VOTE_TIMEOUT.max(self.scope.options.timeout);
+        let options = Options::new(time, time);
         let message = |_| AlterKeyspace { name: name.clone(), change: change.clone() };
         let epoch = self.scope.about_anything(&options).once().run(message).await?;
         // So that what this client does next is done under the new state. Should it not learn it

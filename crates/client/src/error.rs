@@ -17,8 +17,8 @@ pub struct Tally {
     pub received: u16,
 }
 
-/// Why an operation came to nothing: the reason of its last attempt, or what was said of the replicas
-/// before, if that one was not answered.
+/// Why an operation came to nothing: the reason of its last attempt, or what a coordinator said of the
+/// replicas before, if that reason is about the node that was asked last and says nothing of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {

@@ -90,6 +90,11 @@ impl Profile {
         if profile.seeds.is_empty() {
             return Err(malformed("seeds: at least one address, \"host:port\"".into()));
         }
+        if let Some(seed) = profile.seeds.iter().find(|seed| !is_address(seed)) {
+            return Err(malformed(format!(
+                "seeds: expected addresses such as \"127.0.0.1:7400\", found {seed:?}"
+            )));
+        }
         let folder = path.parent().unwrap_or(Path::new(""));
         for file in profile.tls.all() {
             *file = folder.join(&*file);
@@ -147,6 +152,15 @@ impl TlsFiles {
     }
 }
 
+/// Whether this is `host:port`, with a port that one can connect to.
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty()
+            && !host.contains(|c: char| c.is_whitespace() || c == '/')
+            && port.parse::<u16>().is_ok_and(|port| port != 0)
+    })
+}
+
 fn replace(path: &Path, folder: &Path, text: &str) -> io::Result<()> {
     if !folder.as_os_str().is_empty() {
         fs::create_dir_all(folder)?;
@@ -200,6 +214,11 @@ mod tests {
         assert!(unknown.contains("profile.toml") && unknown.contains("sede"), "{unknown}");
         let empty = complaint(&format!("cluster = 'demo'\nseeds = []\n{tls}"));
         assert!(empty.contains("seeds"), "{empty}");
+        for bad in ["127.0.0.1", ":7400", "a:0", "a:b", "http://a:7400", "a b:1"] {
+            let seeds = complaint(&format!("cluster = 'demo'\nseeds = ['a:1', '{bad}']\n{tls}"));
+            let said = "profile.toml: seeds: expected addresses such as";
+            assert!(seeds.contains(said) && seeds.contains(bad), "{seeds}");
+        }
         let name = complaint(&format!("cluster = 'De Mo'\nseeds = ['a:1']\n{tls}"));
         assert!(name.contains("De Mo"), "{name}");
         let missing = Profile::load(folder.path().join("none.toml")).unwrap_err();

@@ -88,9 +88,10 @@ pub enum Read {
 
 impl Read {
     pub(crate) fn from_found(found: Found) -> Self {
-        let Some(context) = found.context.map(Context) else {
+        if found.versions.is_empty() {
             return Self::Missing;
-        };
+        }
+        let context = Context(found.context);
         let mut siblings: Vec<_> =
             found.versions.into_iter().map(|version| Sibling::from(version.content)).collect();
         if siblings.iter().all(|sibling| *sibling == Sibling::Deleted) {
@@ -139,16 +140,13 @@ mod tests {
             },
             time: HybridTime::default(),
         });
-        Read::from_found(Found {
-            versions: versions.collect(),
-            context: Some(ContextToken("c".into())),
-        })
+        Read::from_found(Found { versions: versions.collect(), context: ContextToken("c".into()) })
     }
 
     #[test]
     fn each_finding_has_its_case() {
         let context = Context::from_text("c");
-        assert_eq!(Read::from_found(Found { versions: vec![], context: None }), Read::Missing);
+        assert_eq!(found(&[]), Read::Missing);
         assert_eq!(
             found(&[Some("a")]),
             Read::One { value: Bytes::from("a"), context: context.clone() }

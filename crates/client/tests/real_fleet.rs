@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use anello_client::{Bytes, Client, Consistency, Keyspace, Profile, QuorumKind, Read, TlsFiles};
+use anello_client::{
+    Bytes, Client, Consistency, Error, ErrorKind, Keyspace, Profile, QuorumKind, Read, TlsFiles,
+};
 use anello_node::{Node, config::Config};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
@@ -209,4 +211,36 @@ async fn two_writers_race_and_an_update_settles_it_everywhere() {
         let Read::One { value, .. } = client.get("k").await.unwrap() else { panic!("one") };
         assert_eq!(value, "from eu and from us");
     }
+}
+
+/// The rows of the HTTP API's table of errors, over QUIC; that of overload is in `trouble.rs`.
+#[tokio::test]
+async fn every_error_says_what_it_is() {
+    let mut fleet = Fleet::start();
+    let client = fleet.client("eu").await;
+    let context = client.put("k", "v").await.unwrap();
+    let is_invalid = |error: Error| {
+        let invalid = matches!(error.kind(), ErrorKind::Invalid(_));
+        assert!(invalid && !error.may_have_happened() && !error.is_retryable(), "{error}");
+    };
+    is_invalid(client.put(vec![b'k'; 1025], "v").await.unwrap_err());
+    is_invalid(client.put("", "v").await.unwrap_err());
+    is_invalid(client.put("k", vec![0; (1 << 20) + 1]).await.unwrap_err());
+    is_invalid(client.put("another", "v").context(context.clone()).await.unwrap_err());
+    is_invalid(client.put("k", "v").consistency(Consistency::Count(5)).await.unwrap_err());
+    is_invalid(client.get("k").consistency(Consistency::EachQuorum).await.unwrap_err());
+    is_invalid(client.put("k", "v").idempotency_key("").await.unwrap_err());
+    let error = client.keyspace("nobody").put("k", "v").await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::NoSuchKeyspace(_)), "{error}");
+    assert!(matches!(client.get("never").await.unwrap(), Read::Missing));
+
+    let late = client.put("late", "v").timeout(Duration::from_nanos(1)).await.unwrap_err();
+    assert!(matches!(late.kind(), ErrorKind::Timeout { .. }), "{late}");
+    fleet.stop_node("us-a-1");
+    let all = client.put("k", "w").context(context).consistency(Consistency::All);
+    let error = all.timeout(Duration::from_secs(2)).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Unavailable { required: 4, alive: 3 });
+    assert!(error.is_retryable() && !error.may_have_happened());
+    let Read::One { value, .. } = client.get("k").await.unwrap() else { panic!("one value") };
+    assert_eq!(value, "v", "nothing was written");
 }

@@ -73,6 +73,19 @@ async fn the_client_reconnects_after_all_nodes_have_been_away() {
 }
 
 #[tokio::test]
+async fn the_account_of_a_coordinator_outlives_nodes_that_are_down() {
+    let (world, mut nodes) = fleet(&["eu-1", "eu-2", "eu-3"]).await;
+    let client = world.client(&nodes).await;
+    nodes[1].stop().await;
+    nodes[2].stop().await;
+    nodes[0].behave(Manner::Failing(RequestError::Unavailable { required: 3, alive: 1 }));
+    for at in 0..10 {
+        let error = client.get(format!("key {at}")).timeout(300 * MS).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Unavailable { required: 3, alive: 1 });
+    }
+}
+
+#[tokio::test]
 async fn a_silent_node_costs_one_attempt_and_its_write_stays_one_event() {
     let (world, nodes) = fleet(&["eu-1", "eu-2"]).await;
     let client = world.client(&nodes).await;

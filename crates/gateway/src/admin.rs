@@ -143,16 +143,15 @@ impl From<KeyLocation> for RingBody {
     }
 }
 
-/// Reads the query of `GET /admin/ring`: as a form spells it, so that `+` is a space and `%2B` a `+`.
+/// Reads the query of `GET /admin/ring`: percent-encoded as in a path, so that a `+` is a `+`.
 pub(crate) fn ring_query(query: &str) -> Result<LocateKey, Failure> {
     let mut key: Option<Key> = None;
     let mut keyspace: Option<KeyspaceName> = None;
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value = value.replace('+', "%20");
         let twice = match name {
             "key" => key.replace(path::key(&value.replace('/', "%2F"))?).is_some(),
-            "keyspace" => keyspace.replace(path::keyspace(&value)?).is_some(),
+            "keyspace" => keyspace.replace(path::keyspace(value)?).is_some(),
             _ => return Err(Failure::bad_request("the query is ?key=…[&keyspace=…]")),
         };
         if twice {
@@ -251,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_query_is_read_as_a_form_spells_it() {
+    fn the_query_is_read_as_a_path_spells_it() {
         let locate = |keyspace: &str, key: &'static [u8]| LocateKey {
             keyspace: KeyspaceName::new(keyspace).unwrap(),
             key: Key::new(key).unwrap(),
@@ -259,7 +258,7 @@ mod tests {
         for (query, expected) in [
             ("key=cart:42", locate("default", b"cart:42")),
             ("keyspace=carts&key=a%2Fb", locate("carts", b"a/b")),
-            ("key=a/b+c%2B&", locate("default", b"a/b c+")),
+            ("key=a/b+c%2B%20&", locate("default", b"a/b+c+ ")),
             ("key=%ff%00", locate("default", b"\xff\0")),
             ("key=a=b", locate("default", b"a=b")),
         ] {

@@ -20,7 +20,11 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{accept::Form, error::Failure, receipt::ReceiptBody};
+use crate::{
+    accept::Form,
+    error::{Effect, Failure},
+    receipt::ReceiptBody,
+};
 
 /// The header with the context.
 pub(crate) const CONTEXT: HeaderName = HeaderName::from_static("anello-context");
@@ -115,18 +119,18 @@ pub(crate) struct WrittenBody<'a> {
 pub(crate) fn found(answer: Answer<Found>, form: Form) -> HttpResponse {
     let response = match answer.result {
         Ok(found) => found_response(found, form),
-        Err(error) => Failure::from(error).response(),
+        Err(error) => Failure::from_request(error, Effect::Reads).response(),
     };
     with_receipt(response, answer.receipt)
 }
 
 fn found_response(found: Found, form: Form) -> HttpResponse {
-    let Found { versions, context } = found;
-    if versions.iter().all(|version| version.content == Content::Tombstone) {
-        return Failure::no_value(context.map(|token| token.0)).response();
-    }
-    let ContextToken(context) = context.unwrap_or_else(|| ContextToken(String::new()));
+    let Found { versions, context: ContextToken(context) } = found;
     let response = match (&versions[..], form) {
+        ([], _) => Failure::never_written().response(),
+        (versions, _) if versions.iter().all(|version| version.content == Content::Tombstone) => {
+            Failure::deleted(context.clone()).response()
+        }
         ([FoundVersion { content: Content::Value(value), .. }], Form::Bytes) => {
             let mut response = HttpResponse::Ok();
             response.insert_header((header::CONTENT_TYPE, octet_stream()));
@@ -162,7 +166,7 @@ pub(crate) fn deleted(answer: Answer<Written>) -> HttpResponse {
 fn write(answer: Answer<Written>, done: impl FnOnce(&str) -> HttpResponse) -> HttpResponse {
     let response = match answer.result {
         Ok(Written { context: ContextToken(context) }) => with_context(done(&context), &context),
-        Err(error) => Failure::from(error).response(),
+        Err(error) => Failure::from_request(error, Effect::Writes).response(),
     };
     with_receipt(response, answer.receipt)
 }
@@ -200,8 +204,7 @@ mod tests {
     }
 
     fn answer(versions: Vec<FoundVersion>) -> Answer<Found> {
-        let context = (!versions.is_empty()).then(|| ContextToken("ctx".into()));
-        Ok(Found { versions, context }).into()
+        Ok(Found { versions, context: ContextToken("ctx".into()) }).into()
     }
 
     fn rendered(response: HttpResponse) -> (u16, Option<String>, Vec<u8>) {
@@ -254,9 +257,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_and_deleted_differ_by_the_context() {
+    fn nothing_and_deleted_differ_by_the_context_in_the_body() {
         let (status, context, body) = json_of(found(answer(vec![]), Form::Json));
-        assert_eq!((status, context, &body["error"]), (404, None, &json!("not_found")));
+        assert_eq!((status, context.as_deref()), (404, Some("ctx")));
+        assert_eq!(body["error"], json!("not_found"));
+        assert_eq!(body["message"], json!("nobody has written the key"));
         assert!(body.get("context").is_none());
         let tombstones = vec![version(Content::Tombstone), version(Content::Tombstone)];
         let (status, context, body) = json_of(found(answer(tombstones), Form::Bytes));

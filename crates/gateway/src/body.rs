@@ -26,9 +26,10 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
 use crate::{
-    budget::{Budget, Share},
-    error::Failure,
+    budget::{Budget, FREE_BYTES, Share},
+    error::{ErrorCode, Failure},
     gauge::StringGauge,
+    options,
 };
 
 /// The longest JSON text with a value: each of its bytes escaped, a context, and what is around them.
@@ -41,7 +42,8 @@ pub(crate) const MAX_ADMIN_BYTES: usize = 64 << 10;
 const PACES_MAX: usize = 6;
 const PACE: Duration = Duration::from_secs(5);
 /// How much of a body that is not there yet has to arrive in that time: 16 KiB a second. Who uploads
-/// more slowly would hold memory that is everybody's for little effort.
+/// more slowly would hold memory that is everybody's for little effort. A body within its free bytes
+/// takes none of it, and has only to be there in time.
 const PACE_MIN_BYTES: usize = 80 << 10;
 
 /// What a body may be.
@@ -59,13 +61,14 @@ pub(crate) enum Expected {
 
 impl Expected {
     /// What the body of a `PUT` of a value is, by its content type.
-    pub(crate) fn of_value(head: &RequestHead) -> Self {
-        let content_type = head.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    pub(crate) fn of_value(head: &RequestHead) -> Result<Self, Failure> {
+        let content_type = options::single(head.headers(), CONTENT_TYPE, ErrorCode::BadRequest)?;
+        let content_type = content_type.and_then(|value| value.to_str().ok());
         let media = content_type.unwrap_or_default().split(';').next().unwrap_or_default();
         if media.trim().eq_ignore_ascii_case("application/json") {
-            Self::ValueJson
+            Ok(Self::ValueJson)
         } else {
-            Self::Value
+            Ok(Self::Value)
         }
     }
 
@@ -214,7 +217,7 @@ async fn too_slow(arrived: &Cell<usize>) {
     let mut before = 0;
     for _ in 0..PACES_MAX {
         tokio::time::sleep(PACE).await;
-        if arrived.get() - before < PACE_MIN_BYTES {
+        if arrived.get() > FREE_BYTES && arrived.get() - before < PACE_MIN_BYTES {
             return;
         }
         before = arrived.get();
@@ -252,7 +255,6 @@ mod tests {
     use futures_util::{FutureExt, stream};
 
     use super::*;
-    use crate::{budget::FREE_BYTES, error::ErrorCode};
 
     fn head(pairs: &[(&'static str, &str)]) -> RequestHead {
         let mut head = RequestHead::default();
@@ -290,9 +292,10 @@ mod tests {
             ("text/plain", Expected::Value),
             ("", Expected::Value),
         ] {
-            assert_eq!(Expected::of_value(&head(&[("content-type", content_type)])), expected);
+            let head = head(&[("content-type", content_type)]);
+            assert_eq!(Expected::of_value(&head), Ok(expected));
         }
-        assert_eq!(Expected::of_value(&head(&[])), Expected::Value);
+        assert_eq!(Expected::of_value(&head(&[])), Ok(Expected::Value));
     }
 
     #[test]

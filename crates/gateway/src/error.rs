@@ -44,7 +44,7 @@ pub(crate) enum ErrorCode {
     Unavailable,
     /// The node does not serve requests yet.
     NotReady,
-    /// Too few answered in time; a write may or may not have been kept.
+    /// Too few answered in time; a write, if it was one, may or may not have been kept.
     Timeout,
 }
 
@@ -136,20 +136,22 @@ impl Failure {
         Self::new(ErrorCode::BadRequest, message)
     }
 
-    /// A key that nobody has written, or that was deleted.
-    pub(crate) fn no_value(context: Option<String>) -> Self {
-        let message = match context {
-            Some(_) => "the key was deleted",
-            None => "nobody has written the key",
-        };
-        let mut failure = Self::new(ErrorCode::NotFound, message);
-        failure.body.context = context;
+    /// A key that nobody has written.
+    pub(crate) fn never_written() -> Self {
+        Self::new(ErrorCode::NotFound, "nobody has written the key")
+    }
+
+    /// A key of which a tombstone was read.
+    pub(crate) fn deleted(context: String) -> Self {
+        let mut failure = Self::new(ErrorCode::NotFound, "the key was deleted");
+        failure.body.context = Some(context);
         failure
     }
 
     /// A keyspace that nobody has created.
     pub(crate) fn no_such_keyspace(name: KeyspaceName) -> Self {
-        RequestError::NoSuchKeyspace(name).into()
+        let message = RequestError::NoSuchKeyspace(name).to_string();
+        Self::new(ErrorCode::NoSuchKeyspace, message)
     }
 
     /// A value past its bound.
@@ -256,35 +258,40 @@ impl Failure {
             }
             None => {}
         }
-        if let Some(context) = &self.body.context {
-            response.insert_header((crate::answer::CONTEXT, context.as_str()));
-        }
         response.json(self.body)
     }
-}
 
-impl From<RequestError> for Failure {
-    fn from(error: RequestError) -> Self {
-        let message = error.to_string();
+    /// A request that its coordinator refused, or could not carry out.
+    pub(crate) fn from_request(error: RequestError, effect: Effect) -> Self {
         match error {
-            RequestError::BadContext(_) => Self::new(ErrorCode::BadContext, message),
-            RequestError::BadConsistency(_) => Self::new(ErrorCode::BadConsistency, message),
-            RequestError::BadRequest(_) => Self::new(ErrorCode::BadRequest, message),
-            RequestError::NoSuchKeyspace(_) => Self::new(ErrorCode::NoSuchKeyspace, message),
-            RequestError::Overloaded { retry_after_ms } => {
-                Self::overloaded(message, retry_after_ms)
-            }
             RequestError::Unavailable { required, alive } => {
+                let can = match alive {
+                    0 => "none".into(),
+                    _ => format!("only {alive}"),
+                };
+                let must = replicas(required);
+                let message =
+                    format!("{must} must answer and {can} can be reached; nothing was sent");
                 Self::unavailable(message, required, alive)
             }
             RequestError::Timeout { required, received } => {
+                let must = replicas(required);
+                let mut message = format!("{must} must answer and {received} did so in time");
+                if effect == Effect::Writes {
+                    message += "; the write may or may not have been kept";
+                }
                 Self::timeout(message, required, received)
             }
+            RequestError::Overloaded { retry_after_ms } => {
+                Self::overloaded(error.to_string(), retry_after_ms)
+            }
+            RequestError::NoSuchKeyspace(name) => Self::no_such_keyspace(name),
+            RequestError::BadContext(message) => Self::new(ErrorCode::BadContext, message),
+            RequestError::BadConsistency(message) => Self::new(ErrorCode::BadConsistency, message),
+            RequestError::BadRequest(message) => Self::bad_request(message),
         }
     }
-}
 
-impl Failure {
     /// A change of the cluster that did not come about; `majority` members had to agree.
     pub(crate) fn from_alter(error: AlterError, majority: u16) -> Self {
         let message = error.to_string();
@@ -299,6 +306,10 @@ impl Failure {
     }
 }
 
+fn replicas(count: u16) -> String {
+    format!("{count} replica{}", if count == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use actix_web::body::to_bytes;
@@ -306,6 +317,10 @@ mod tests {
     use serde_json::{Value as Json, json};
 
     use super::*;
+
+    fn written(error: RequestError) -> Failure {
+        Failure::from_request(error, Effect::Writes)
+    }
 
     fn rendered(failure: Failure) -> (u16, Json, HttpResponse<()>) {
         let (response, body) = failure.response().into_parts();
@@ -319,18 +334,19 @@ mod tests {
         assert_eq!((too_large.0, &too_large.1["limit"]), (413, &json!(1_048_576)));
 
         let (status, body, response) =
-            rendered(RequestError::Overloaded { retry_after_ms: 1_001 }.into());
+            rendered(written(RequestError::Overloaded { retry_after_ms: 1_001 }));
         assert_eq!((status, &body["error"]), (429, &json!("overloaded")));
         assert_eq!(response.headers().get("Retry-After").unwrap(), "2");
-        let soon = rendered(RequestError::Overloaded { retry_after_ms: 5 }.into()).2;
+        let soon = rendered(written(RequestError::Overloaded { retry_after_ms: 5 })).2;
         assert_eq!(soon.headers().get("Retry-After").unwrap(), "1");
 
         let (status, body, _) =
-            rendered(RequestError::Unavailable { required: 2, alive: 1 }.into());
+            rendered(written(RequestError::Unavailable { required: 2, alive: 1 }));
         assert_eq!((status, &body["required"], &body["alive"]), (503, &json!(2), &json!(1)));
         assert!(body.get("received").is_none());
 
-        let (status, body, _) = rendered(RequestError::Timeout { required: 2, received: 1 }.into());
+        let (status, body, _) =
+            rendered(written(RequestError::Timeout { required: 2, received: 1 }));
         assert_eq!((status, &body["required"], &body["received"]), (504, &json!(2), &json!(1)));
 
         for (error, code) in [
@@ -338,9 +354,28 @@ mod tests {
             (RequestError::BadConsistency("x".into()), "bad_consistency"),
             (RequestError::BadRequest("x".into()), "bad_request"),
         ] {
-            let (status, body, _) = rendered(error.into());
+            let (status, body, _) = rendered(written(error));
             assert_eq!((status, &body["error"]), (400, &json!(code)));
         }
+    }
+
+    #[test]
+    fn what_was_missing_is_said_in_a_sentence() {
+        let said = |error, effect| Failure::from_request(error, effect).body.message;
+        for (required, alive, sentence) in [
+            (1, 0, "1 replica must answer and none can be reached; nothing was sent"),
+            (2, 1, "2 replicas must answer and only 1 can be reached; nothing was sent"),
+        ] {
+            let error = RequestError::Unavailable { required, alive };
+            assert_eq!(said(error, Effect::Reads), sentence);
+        }
+        let timeout =
+            |required, effect| said(RequestError::Timeout { required, received: 0 }, effect);
+        assert_eq!(timeout(1, Effect::Reads), "1 replica must answer and 0 did so in time");
+        assert_eq!(
+            timeout(2, Effect::Writes),
+            "2 replicas must answer and 0 did so in time; the write may or may not have been kept"
+        );
     }
 
     #[test]

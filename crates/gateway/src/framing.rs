@@ -1,23 +1,33 @@
 //! Where requests begin and end within the bytes that a client sends.
 //!
-//! Two things need to know, and the HTTP parser says neither. How long a client may be waited for
-//! depends on whether it is between two requests, or within a head. And a bare `#` in a target must not
-//! be overlooked: the parser cuts the target off there, so that two keys would become one.
+//! Three things need to know, and the HTTP parser says none of them. It is given one request at a time.
+//! How long a client may be waited for depends on whether it is between two requests, or within a head.
+//! And a bare `#` in a target must not be overlooked: the parser cuts the target off there, so that two
+//! keys would become one.
 //!
 //! On whatever the parser accepts the two agree to the byte; what it refuses is the last that it reads
-//! of a connection, so there it doesn't matter what is made of the rest.
+//! of a connection, so there it doesn't matter what is made of the rest. Lines are bounded here, since
+//! the parser bounds some not at all, and panics at the name of a header past 65,535 bytes.
 
 use std::mem;
 
-/// No line of a head that the parser accepts is longer.
-const LINE_MAX: usize = 128 << 10;
+/// The longest line of a head or before a chunk, and all trailers together.
+const LINE_MAX: usize = 32 << 10;
+/// The longest head, with the empty lines before it.
+const HEAD_MAX: usize = 128 << 10;
+
+/// A head, or what frames a body, is longer than it may be. Nothing of it is for the parser.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TooLong;
 
 /// Follows the requests of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Framing {
     place: Place,
-    /// Of the line at hand, what came with earlier bytes.
+    /// Of the line at hand in a head, what came with earlier bytes.
     line: Vec<u8>,
+    /// The bytes so far of the head, of the line before a chunk, or of the trailers.
+    length: usize,
     head: Head,
     heads: u64,
 }
@@ -30,7 +40,10 @@ enum Place {
     HeaderLine,
     /// In a body with so many bytes to come.
     Body(u64),
-    ChunkSize,
+    /// In the digits of a chunk's size, which come to so much yet.
+    ChunkSize(u64),
+    /// After them, in the same line.
+    ChunkExtension(u64),
     /// In a chunk, with so many bytes to come; the line end after it is counted in.
     Chunk(u64),
     /// After the last chunk, at the start of a line or within one.
@@ -56,28 +69,37 @@ struct Head {
 }
 
 impl Framing {
-    /// Takes the next bytes. `fragment` is called for each request whose target holds a `#`, with its
-    /// number: the connection's first is 0.
-    pub(crate) fn advance(&mut self, mut bytes: &[u8], mut fragment: impl FnMut(u64)) {
-        while !bytes.is_empty() {
-            bytes = match self.place {
-                Place::FirstLine | Place::HeaderLine | Place::ChunkSize => {
-                    self.advance_line(bytes, &mut fragment)
+    /// Takes the next bytes, up to the end of the request at hand: how many these are.
+    pub(crate) fn advance(&mut self, bytes: &[u8]) -> Result<usize, TooLong> {
+        let mut taken = 0;
+        while taken < bytes.len() {
+            let (before, rest) = (self.place, &bytes[taken..]);
+            taken += match before {
+                Place::FirstLine | Place::HeaderLine => self.advance_line(rest)?,
+                Place::Body(left) => self.skip(rest, left, Place::Body, Place::FirstLine),
+                Place::Chunk(left) => self.skip(rest, left, Place::Chunk, Place::ChunkSize(0)),
+                Place::Endless => rest.len(),
+                _ => {
+                    self.grow(1, LINE_MAX)?;
+                    self.advance_between_chunks(rest[0]);
+                    1
                 }
-                Place::Body(left) => self.skip(bytes, left, Place::Body, Place::FirstLine),
-                Place::Chunk(left) => self.skip(bytes, left, Place::Chunk, Place::ChunkSize),
-                Place::Trailer { .. } | Place::TrailerEnd { .. } => {
-                    self.advance_trailer(bytes[0]);
-                    &bytes[1..]
-                }
-                Place::Endless => return,
             };
+            if before != Place::FirstLine && self.place == Place::FirstLine {
+                break;
+            }
         }
+        Ok(taken)
     }
 
     /// The heads that have come whole.
     pub(crate) fn heads(&self) -> u64 {
         self.heads
+    }
+
+    /// Whether the target of the last of them holds a `#`, until the next begins.
+    pub(crate) fn has_fragment(&self) -> bool {
+        self.head.fragment
     }
 
     /// Whether the client is in the midst of a head.
@@ -98,42 +120,39 @@ impl Framing {
         !matches!(self.line[..], [] | [b'\r'])
     }
 
-    fn skip<'a>(
-        &mut self,
-        bytes: &'a [u8],
-        left: u64,
-        within: fn(u64) -> Place,
-        after: Place,
-    ) -> &'a [u8] {
+    fn grow(&mut self, bytes: usize, max: usize) -> Result<(), TooLong> {
+        self.length += bytes;
+        if self.length > max { Err(TooLong) } else { Ok(()) }
+    }
+
+    fn skip(&mut self, bytes: &[u8], left: u64, within: fn(u64) -> Place, after: Place) -> usize {
         let skipped = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
         let left = left - skipped as u64;
         self.place = if left > 0 { within(left) } else { after };
-        &bytes[skipped..]
+        skipped
     }
 
-    fn advance_line<'a>(&mut self, bytes: &'a [u8], fragment: &mut impl FnMut(u64)) -> &'a [u8] {
+    fn advance_line(&mut self, bytes: &[u8]) -> Result<usize, TooLong> {
         let end = bytes.iter().position(|byte| *byte == b'\n');
         let piece = &bytes[..end.unwrap_or(bytes.len())];
+        let taken = piece.len() + usize::from(end.is_some());
+        self.grow(taken, HEAD_MAX)?;
         if self.line.len() + piece.len() > LINE_MAX {
-            self.line = Vec::new();
-            self.place = Place::Endless;
-            return &[];
+            return Err(TooLong);
         }
-        let Some(end) = end else {
+        if end.is_none() {
             self.line.extend_from_slice(piece);
-            return &[];
-        };
-        if self.line.is_empty() {
-            self.line_ended(piece, fragment);
+        } else if self.line.is_empty() {
+            self.line_ended(piece);
         } else {
             let mut line = mem::take(&mut self.line);
             line.extend_from_slice(piece);
-            self.line_ended(&line, fragment);
+            self.line_ended(&line);
         }
-        &bytes[end + 1..]
+        Ok(taken)
     }
 
-    fn line_ended(&mut self, line: &[u8], fragment: &mut impl FnMut(u64)) {
+    fn line_ended(&mut self, line: &[u8]) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         match self.place {
             Place::FirstLine if line.is_empty() => {}
@@ -145,24 +164,36 @@ impl Framing {
                 };
                 self.place = Place::HeaderLine;
             }
-            Place::HeaderLine if line.is_empty() => {
-                if self.head.fragment {
-                    fragment(self.heads);
-                }
+            _ if line.is_empty() => {
                 self.heads += 1;
+                self.length = 0;
                 self.place = self.head.body();
             }
-            Place::HeaderLine => self.head.header(line),
-            _ => self.place = chunk(line),
+            _ => self.head.header(line),
         }
     }
 
-    fn advance_trailer(&mut self, byte: u8) {
-        self.place = match self.place {
-            Place::TrailerEnd { all: true } => Place::FirstLine,
-            Place::TrailerEnd { all: false } => Place::Trailer { at_start: true },
-            Place::Trailer { at_start } if byte == b'\r' => Place::TrailerEnd { all: at_start },
-            _ => Place::Trailer { at_start: false },
+    fn advance_between_chunks(&mut self, byte: u8) {
+        self.place = match (self.place, byte) {
+            (Place::ChunkSize(size) | Place::ChunkExtension(size), b'\n') => {
+                self.length = 0;
+                match size {
+                    0 => Place::Trailer { at_start: true },
+                    _ => Place::Chunk(size.saturating_add(2)),
+                }
+            }
+            (Place::ChunkSize(size), _) => match char::from(byte).to_digit(16) {
+                Some(digit) => Place::ChunkSize(size.saturating_mul(16) | u64::from(digit)),
+                None => Place::ChunkExtension(size),
+            },
+            (Place::Trailer { at_start }, b'\r') => Place::TrailerEnd { all: at_start },
+            (Place::Trailer { .. }, _) => Place::Trailer { at_start: false },
+            (Place::TrailerEnd { all: false }, _) => Place::Trailer { at_start: true },
+            (Place::TrailerEnd { all: true }, _) => {
+                self.length = 0;
+                Place::FirstLine
+            }
+            (place, _) => place,
         };
     }
 }
@@ -187,22 +218,12 @@ impl Head {
     /// Where the client is once the head has ended.
     fn body(self) -> Place {
         match self.length {
-            _ if self.chunked => Place::ChunkSize,
+            _ if self.chunked => Place::ChunkSize(0),
             _ if self.websocket => Place::Endless,
             Some(length) if length > 0 => Place::Body(length),
             _ if self.connect => Place::Endless,
             _ => Place::FirstLine,
         }
-    }
-}
-
-/// Where the client is after the line that begins a chunk.
-fn chunk(line: &[u8]) -> Place {
-    let digits = line.iter().map_while(|byte| char::from(*byte).to_digit(16));
-    let size = digits.fold(0_u64, |size, digit| size.saturating_mul(16) | u64::from(digit));
-    match size {
-        0 => Place::Trailer { at_start: true },
-        _ => Place::Chunk(size.saturating_add(2)),
     }
 }
 
@@ -212,13 +233,62 @@ mod tests {
 
     use super::*;
 
-    /// The requests with a `#` in their targets; and what became of the framing.
+    /// The requests with a `#` in their targets, by their numbers, up to what is too long; and what
+    /// became of the framing.
     fn followed(pieces: &[&[u8]]) -> (Vec<u64>, Framing) {
         let (mut framing, mut fragments) = (Framing::default(), vec![]);
         for piece in pieces {
-            framing.advance(piece, |number| fragments.push(number));
+            let mut rest = *piece;
+            while !rest.is_empty() {
+                let heads = framing.heads();
+                let Ok(taken) = framing.advance(rest) else { return (fragments, framing) };
+                assert!((1..=rest.len()).contains(&taken));
+                assert!(taken == rest.len() || framing.is_between());
+                assert!(framing.heads() <= heads + 1);
+                if framing.heads() > heads && framing.has_fragment() {
+                    fragments.push(heads);
+                }
+                rest = &rest[taken..];
+            }
         }
         (fragments, framing)
+    }
+
+    #[test]
+    fn each_request_is_taken_for_itself() {
+        for text in PLAIN {
+            let (mut framing, both) = (Framing::default(), [text, FRAGMENT].concat());
+            assert_eq!(framing.advance(both.as_bytes()), Ok(text.len()), "{text}");
+            assert_eq!((framing.heads(), framing.has_fragment()), (1, false), "{text}");
+        }
+    }
+
+    #[test]
+    fn lines_and_heads_are_bounded() {
+        let (long, line) = ("a".repeat(LINE_MAX), "a".repeat(LINE_MAX / 2));
+        let chunked = "PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for (text, lines) in [
+            (format!("GET /{line} HTTP/1.1\r\nX: {line}\r\n\r\n"), Ok(())),
+            (long.clone(), Ok(())),
+            (format!("{long}a"), Err(TooLong)),
+            (format!("GET / HTTP/1.1\r\nX: {long}"), Err(TooLong)),
+            (format!("GET / HTTP/1.1\r\n{}", format!("{line}\r\n").repeat(8)), Err(TooLong)),
+            ("\r\n".repeat(HEAD_MAX / 2), Ok(())),
+            ("\r\n".repeat(HEAD_MAX / 2 + 1), Err(TooLong)),
+            (format!("{chunked}1;{line}\r\na\r\n1;{line}{line}"), Err(TooLong)),
+            (format!("{chunked}{}", format!("1;{line}\r\na\r\n").repeat(8)), Ok(())),
+            (format!("{chunked}0\r\n{}", "A: b\r\n".repeat(LINE_MAX / 6)), Ok(())),
+            (format!("{chunked}0\r\n{}", "A: b\r\n".repeat(LINE_MAX / 6 + 1)), Err(TooLong)),
+        ] {
+            for size in [usize::MAX, 1000] {
+                let mut framing = Framing::default();
+                let mut pieces = text.as_bytes().chunks(size.min(text.len()));
+                let taken = pieces.try_for_each(|piece| {
+                    framing.advance(piece).map(|taken| assert_eq!(taken, piece.len()))
+                });
+                assert_eq!(taken, lines, "{text:.60}");
+            }
+        }
     }
 
     /// Requests of every framing, each with a `#` where it means nothing.
@@ -257,7 +327,6 @@ mod tests {
         for head in [
             "GET / HTTP/1.1\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\n",
             "CONNECT / HTTP/1.1\r\n\r\n",
-            &format!("GET /{}\r\n", "a".repeat(LINE_MAX)),
         ] {
             let (fragments, framing) = followed(&[head.as_bytes(), FRAGMENT.as_bytes()]);
             assert!(fragments.is_empty() && !framing.is_between());

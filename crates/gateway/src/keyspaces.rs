@@ -15,7 +15,7 @@ use anello_protocol::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::error::Failure;
+use crate::{error::Failure, object};
 
 /// What is decided for a keyspace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -107,7 +107,7 @@ impl KeyspaceChangeBody {
         if body.is_empty() {
             return Ok(Self::default());
         }
-        serde_json::from_slice(body).map_err(|error| {
+        object::from_slice(body).map_err(|error| {
             Failure::bad_request(format!(
                 "the body is no keyspace in JSON, such as {{\"replication\": {{\"eu\": 3}} or \
                  \"auto\", \"conflict\": \"siblings\" or \"lww\", \"read\": \"quorum\", \
@@ -204,6 +204,8 @@ mod tests {
         let config = again.unwrap().applied_to(config).unwrap();
         assert_eq!((config.read, config.tombstone_grace_s), (Consistency::One, 5));
         assert_eq!(config.write, Consistency::Quorum);
+        let nulls = r#"{"replication":null,"conflict":null,"read":null,"write":null,"tombstone_grace_s":null}"#;
+        assert_eq!(change(nulls).unwrap(), KeyspaceConfig::default());
     }
 
     #[test]
@@ -211,6 +213,8 @@ mod tests {
         for body in [
             "x",
             "[]",
+            r#"["auto","lww","one","one",5]"#,
+            "null",
             r#"{"colour":"red"}"#,
             r#"{"replication":"all"}"#,
             r#"{"replication":{}}"#,

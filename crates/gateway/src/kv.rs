@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix_web::{HttpResponse, dev::RequestHead};
 use anello_protocol::{
     message::client::{Get, RequestOptions, Write},
-    version::Content,
+    version::{Content, WriteId},
 };
 use anello_transport::{CallContext, TraceContext};
 
@@ -15,7 +15,7 @@ use crate::{
     backend::Backend,
     body::{Body, Expected},
     error::{Effect, ErrorBody, ErrorCode, Failure},
-    options,
+    operators, options,
     put::{self, PutBody},
     route::Place,
 };
@@ -33,7 +33,7 @@ const LAST_WORD: Duration = Duration::from_millis(500);
     ),
     responses(
         (status = 200, description = "One version. `HEAD` gets the headers only", content(
-            (ValueBody<'_> = "application/json"), (Vec<u8> = "application/octet-stream"),
+            (ValueBody<'_> = "application/json"), ("application/octet-stream"),
         )),
         (status = 300, description = "Concurrent versions: a write with this context settles them", body = SiblingsBody<'_>),
         (status = 404, description = "`not_found`, with a context if the key was deleted; `no_such_keyspace`", body = ErrorBody),
@@ -49,6 +49,7 @@ pub(crate) async fn read(
     let message = Get { keyspace: place.keyspace, key: place.key, options };
     let answer = backend.get.call(message, context).await;
     let answer = answer.map_err(|error| Failure::from_call(error, Effect::Reads))?;
+    operators::check_served(backend, head, &answer.result).await?;
     Ok(answer::found(answer, accept::form(head.headers())))
 }
 
@@ -63,7 +64,7 @@ pub(crate) async fn read(
     ),
     request_body(
         description = "JSON, or with any other content type the value itself, up to 1,048,576 bytes",
-        content((PutBody<'_> = "application/json"), (Vec<u8> = "application/octet-stream")),
+        content((PutBody<'_> = "application/json"), ("application/octet-stream")),
     ),
     responses(
         (status = 200, description = "Kept", body = WrittenBody<'_>),
@@ -80,7 +81,7 @@ pub(crate) async fn store(
     let (options, trace) = carried(head)?;
     let write_id = options::write_id(head.headers())?;
     let header = options::context(head.headers())?;
-    let expected = Expected::of_value(head);
+    let expected = Expected::of_value(head)?;
     let body = body.read(expected, head).await?;
     let put::Stored { value, context: token } = put::parse(expected, body, header)?;
     let context = context(&options, trace);
@@ -89,11 +90,13 @@ pub(crate) async fn store(
         key: place.key,
         content: Content::Value(value),
         context: token,
-        write_id,
+        write_id: write_id.unwrap_or_else(|| WriteId(rand::random())),
+        is_named: write_id.is_some(),
         options,
     };
     let answer = backend.write.call(message, context).await;
     let answer = answer.map_err(|error| Failure::from_call(error, Effect::Writes))?;
+    operators::check_served(backend, head, &answer.result).await?;
     Ok(answer::stored(answer))
 }
 
@@ -124,11 +127,13 @@ pub(crate) async fn delete(
         key: place.key,
         content: Content::Tombstone,
         context: token,
-        write_id,
+        write_id: write_id.unwrap_or_else(|| WriteId(rand::random())),
+        is_named: write_id.is_some(),
         options,
     };
     let answer = backend.write.call(message, context).await;
     let answer = answer.map_err(|error| Failure::from_call(error, Effect::Writes))?;
+    operators::check_served(backend, head, &answer.result).await?;
     Ok(answer::deleted(answer))
 }
 

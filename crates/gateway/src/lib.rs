@@ -24,6 +24,7 @@ mod gauge;
 mod keyspaces;
 mod kv;
 mod metrics;
+mod object;
 mod openapi;
 mod operators;
 mod options;

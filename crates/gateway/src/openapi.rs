@@ -9,7 +9,7 @@ use actix_web::{HttpResponse, http::header::ContentType};
 use utoipa::{
     OpenApi,
     openapi::{
-        Object, Ref, RefOr, Required, ResponseBuilder, Type,
+        Object, Ref, RefOr, Required, Response, ResponseBuilder, Type,
         content::ContentBuilder,
         header::HeaderBuilder,
         path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem},
@@ -60,11 +60,17 @@ fn openapi() -> utoipa::openapi::OpenApi {
     let mut document = Described::openapi();
     let paths = &mut document.paths.paths;
     for (path, item) in paths.iter_mut() {
+        if let Some(head) = &mut item.head {
+            head.operation_id = head.operation_id.take().map(|id| format!("{id}_head"));
+        }
         for operation in operations(item) {
+            add_errors(operation, path);
             if path == "/kv/{key}" {
                 describe_key_request(operation);
             }
-            add_errors(operation, path);
+        }
+        for operation in [&mut item.put, &mut item.delete].into_iter().flatten() {
+            add_error(operation, "408", "`bad_request`: the body did not arrive in time");
         }
     }
     if let Some(keys) = paths.get("/kv/{key}").cloned() {
@@ -95,19 +101,21 @@ fn describe_key_request(operation: &mut Operation) {
     );
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(response) = response else { continue };
-        let mut header = |name: &str, description: &str| {
-            let header = HeaderBuilder::new().schema(Some(Object::with_type(Type::String)));
-            let header = header.description(Some(description)).build();
-            response.headers.insert(name.into(), header.into());
-        };
         if matches!(status.as_str(), "200" | "204" | "300" | "404") {
-            header("Anello-Context", "What the reader or writer has seen with it");
+            add_header(response, "Anello-Context", "What the reader or writer has seen with it");
         }
-        header(
-            "Anello-Receipt",
-            "With Anello-Explain: who took part, one line of JSON (ReceiptBody)",
-        );
+        // What the gateway refuses by itself never comes to a coordinator, whose receipt it is.
+        if !matches!(status.as_str(), "408" | "413" | "431") {
+            let description = "With Anello-Explain: who took part, one line of JSON (ReceiptBody)";
+            add_header(response, "Anello-Receipt", description);
+        }
     }
+}
+
+fn add_header(response: &mut Response, name: &str, description: &str) {
+    let header = HeaderBuilder::new().schema(Some(Object::with_type(Type::String)));
+    let header = header.description(Some(description)).build();
+    response.headers.insert(name.into(), header.into());
 }
 
 fn add_errors(operation: &mut Operation, path: &str) {
@@ -117,19 +125,33 @@ fn add_errors(operation: &mut Operation, path: &str) {
         ("404", "`not_found`, `no_such_keyspace`"),
         ("429", "`overloaded`, with Retry-After: nothing was written"),
         ("503", "`unavailable`: too few can be reached to try, nothing was sent"),
-        ("504", "`timeout`: too few answered in time; a write may or may not have been kept"),
+        (
+            "504",
+            "`timeout`: too few answered in time; a write, if it was one, may or may not have been kept",
+        ),
     ];
     for (status, description) in errors {
         let keyless = status == "404" && !path.contains("{key}");
-        if asks_nobody || keyless || operation.responses.responses.contains_key(status) {
-            continue;
+        if !asks_nobody && !keyless {
+            add_error(operation, status, description);
         }
-        let content =
-            ContentBuilder::new().schema(Some(Ref::from_schema_name(error_name()))).build();
-        let response = ResponseBuilder::new().description(description);
-        let response = response.content("application/json", content).build();
-        operation.responses.responses.insert(status.into(), response.into());
     }
+    add_error(operation, "431", "`bad_request`: the path and headers are too long");
+}
+
+/// Describes an error, unless the operation itself has done so.
+fn add_error(operation: &mut Operation, status: &str, description: &str) {
+    let responses = &mut operation.responses.responses;
+    if responses.contains_key(status) {
+        return;
+    }
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(error_name()))).build();
+    let response = ResponseBuilder::new().description(description);
+    let mut response = response.content("application/json", content).build();
+    if status == "429" {
+        add_header(&mut response, "Retry-After", "Seconds after which to ask again");
+    }
+    responses.insert(status.into(), response.into());
 }
 
 fn error_name() -> String {
@@ -175,7 +197,7 @@ pub(crate) fn document() -> HttpResponse {
 #[cfg(test)]
 mod tests {
     use actix_web::http::Method;
-    use serde_json::Value as Json;
+    use serde_json::{Value as Json, json};
 
     use super::*;
     use crate::route::route;
@@ -221,6 +243,61 @@ mod tests {
             }
         }
         assert_eq!(described["paths"].as_object().unwrap().len(), 11);
+    }
+
+    fn operations_of(described: &Json) -> impl Iterator<Item = (String, &Json)> {
+        described["paths"].as_object().unwrap().iter().flat_map(|(path, item)| {
+            let operations = item.as_object().unwrap().iter();
+            operations.map(move |(method, operation)| (format!("{method} {path}"), operation))
+        })
+    }
+
+    #[test]
+    fn operations_have_names_of_their_own() {
+        let described = described();
+        let mut names = std::collections::BTreeSet::new();
+        for (operation, described) in operations_of(&described) {
+            let name = described["operationId"].as_str().unwrap();
+            assert!(names.insert(name), "{operation}: {name}");
+        }
+        assert_eq!(names.len(), 28);
+    }
+
+    #[test]
+    fn errors_are_described_with_their_headers() {
+        let described = described();
+        for (name, operation) in operations_of(&described) {
+            let responses = operation["responses"].as_object().unwrap();
+            assert!(responses.contains_key("431"), "{name}");
+            let reads_body = name.starts_with("put") || name.starts_with("delete");
+            assert_eq!(responses.contains_key("408"), reads_body, "{name}");
+            assert_eq!(responses.contains_key("413"), name.starts_with("put"), "{name}");
+            for (status, response) in responses {
+                let says = |header: &str| response["headers"].get(header).is_some();
+                assert_eq!(says("Retry-After"), status == "429", "{name} {status}");
+                let explained =
+                    name.contains("{key}") && !matches!(status.as_str(), "408" | "413" | "431");
+                assert_eq!(says("Anello-Receipt"), explained, "{name} {status}");
+            }
+        }
+    }
+
+    #[test]
+    fn bodies_are_described_as_they_are_read() {
+        let described = described();
+        let put = &described["paths"]["/kv/{key}"]["put"];
+        let bytes = |content: &Json| content["application/octet-stream"].clone();
+        // In OpenAPI 3.1, bytes are what has no schema.
+        assert_eq!(bytes(&put["requestBody"]["content"]), json!({}));
+        let get = &described["paths"]["/kv/{key}"]["get"];
+        assert_eq!(bytes(&get["responses"]["200"]["content"]), json!({}));
+
+        let body = &described["components"]["schemas"]["PutBody"];
+        assert_eq!(body["required"], json!(["value"]));
+        for field in ["context", "encoding"] {
+            let text = body["properties"][field].to_string();
+            assert!(text.contains(r#""null""#), "{field}: {text}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use anello_protocol::{
     message::{
         Message,
         admin::{AlterKeyspace, DescribeCluster, DescribeNode, FetchCluster, KeyspaceChange},
+        client::RequestError,
     },
 };
 use anello_transport::{ActorRef, CallContext};
@@ -61,14 +62,39 @@ pub(crate) async fn readiness(
     backend: &Backend,
     head: &RequestHead,
 ) -> Result<HttpResponse, Failure> {
-    let context = CallContext::within(LOOK_MAX).traced(options::trace(head.headers()));
-    let reason = match backend.cluster.call(DescribeCluster {}, context).await {
-        Ok(view) => view.not_ready,
-        Err(error) => Some(format!("the node's membership does not answer: {error}")),
-    };
-    match reason {
+    match not_ready(backend, head).await {
         None => Ok(HttpResponse::Ok().json(OkBody::OK)),
         Some(reason) => Err(Failure::new(ErrorCode::NotReady, reason)),
+    }
+}
+
+/// Why the node does not serve requests, if it doesn't.
+async fn not_ready(backend: &Backend, head: &RequestHead) -> Option<String> {
+    let context = CallContext::within(LOOK_MAX).traced(options::trace(head.headers()));
+    match backend.cluster.call(DescribeCluster {}, context).await {
+        Ok(view) => view.not_ready,
+        Err(error) => Some(format!("the node's membership does not answer: {error}")),
+    }
+}
+
+/// Finds out whether a request came to nothing because the node does not serve any yet.
+///
+/// A coordinator without a cluster says of every key that one replica is needed and none alive, which
+/// tells nobody what is the matter.
+pub(crate) async fn check_served<T>(
+    backend: &Backend,
+    head: &RequestHead,
+    result: &Result<T, RequestError>,
+) -> Result<(), Failure> {
+    if !matches!(result, Err(RequestError::Unavailable { required: 1, alive: 0 })) {
+        return Ok(());
+    }
+    match not_ready(backend, head).await {
+        None => Ok(()),
+        Some(reason) => {
+            let message = format!("the node does not serve requests yet: {reason}");
+            Err(Failure::not_serving(message))
+        }
     }
 }
 
@@ -89,7 +115,7 @@ pub(crate) async fn cluster(
 #[utoipa::path(
     method(get, head), path = "/admin/ring", tag = "operators",
     params(
-        ("key" = String, Query, description = "The key, as a form spells it: percent-encoded, `+` for a space"),
+        ("key" = String, Query, description = "The key, percent-encoded as in a path"),
         ("keyspace" = Option<String>, Query, description = "Its keyspace; `default` if left out"),
     ),
     responses(
@@ -99,7 +125,9 @@ pub(crate) async fn cluster(
 )]
 pub(crate) async fn ring(backend: &Backend, head: &RequestHead) -> Result<HttpResponse, Failure> {
     let message = admin::ring_query(head.uri.query().unwrap_or_default())?;
-    let location = ask(&backend.locate, message, head, LOOK).await??;
+    let location = ask(&backend.locate, message, head, LOOK).await?;
+    check_served(backend, head, &location).await?;
+    let location = location.map_err(|error| Failure::from_request(error, Effect::Reads))?;
     Ok(HttpResponse::Ok().json(RingBody::from(location)))
 }
 
@@ -157,6 +185,7 @@ pub(crate) async fn keyspace(
     responses(
         (status = 200, description = "Agreed: the keyspace as it is after that", body = KeyspaceBody),
         (status = 404, description = "`no_such_keyspace`: the name is none", body = ErrorBody),
+        (status = 413, description = "`bad_request`: no keyspace takes so many bytes", body = ErrorBody),
     ),
 )]
 pub(crate) async fn set_keyspace(

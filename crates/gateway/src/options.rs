@@ -98,10 +98,10 @@ pub(crate) fn context_token(token: &str) -> Result<ContextToken, Failure> {
     Ok(ContextToken(token.to_owned()))
 }
 
-/// The name of a write: what its idempotency key stands for, or one that nobody else has.
-pub(crate) fn write_id(headers: &HeaderMap) -> Result<WriteId, Failure> {
+/// The name that the client gave its write: what its idempotency key stands for.
+pub(crate) fn write_id(headers: &HeaderMap) -> Result<Option<WriteId>, Failure> {
     let Some(value) = single(headers, IDEMPOTENCY, ErrorCode::BadRequest)? else {
-        return Ok(WriteId(rand::random()));
+        return Ok(None);
     };
     let key = str::from_utf8(value.as_bytes()).ok().filter(|key| {
         let printable = key.chars().all(|character| !character.is_control());
@@ -112,7 +112,7 @@ pub(crate) fn write_id(headers: &HeaderMap) -> Result<WriteId, Failure> {
             format!("Idempotency-Key is 1 to {MAX_IDEMPOTENCY_CHARS} printable characters");
         Failure::bad_request(message)
     })?;
-    Ok(WriteId::of_idempotency_key(key))
+    Ok(Some(WriteId::of_idempotency_key(key)))
 }
 
 /// The trace that a request joins. As the specification has it, a `traceparent` that is none is as good
@@ -152,7 +152,8 @@ fn text(headers: &HeaderMap, name: HeaderName, code: ErrorCode) -> Result<Option
     }
 }
 
-fn single(
+/// A header that says one thing, however often.
+pub(crate) fn single(
     headers: &HeaderMap,
     name: HeaderName,
     code: ErrorCode,
@@ -259,7 +260,7 @@ mod tests {
         let id = |key: &str| write_id(&headers(&[("idempotency-key", key)]));
         assert_eq!(id("order 42").unwrap(), id("order 42").unwrap());
         assert_ne!(id("order 42").unwrap(), id("order 43").unwrap());
-        assert_ne!(write_id(&HeaderMap::new()).unwrap(), write_id(&HeaderMap::new()).unwrap());
+        assert_eq!(write_id(&HeaderMap::new()).unwrap(), None);
         assert!(id(&"ü".repeat(64)).is_ok());
         for key in ["", &"x".repeat(65), "a\tb"] {
             assert_eq!(id(key).unwrap_err().code(), ErrorCode::BadRequest, "{key:?}");

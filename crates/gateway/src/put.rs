@@ -12,7 +12,7 @@ use crate::{
     answer::Encoding,
     body::Expected,
     error::{ErrorCode, Failure},
-    options,
+    object, options,
 };
 
 /// The body of a `PUT` in JSON.
@@ -24,8 +24,7 @@ pub(crate) struct PutBody<'a> {
     #[schema(value_type = String)]
     value: Cow<'a, str>,
     /// How the value is spelled; `utf-8` if left out.
-    #[serde(default)]
-    encoding: Encoding,
+    encoding: Option<Encoding>,
     /// What the writer had seen. Without it the value is concurrent with all that is there.
     #[serde(borrow)]
     #[schema(value_type = Option<String>)]
@@ -50,12 +49,12 @@ pub(crate) fn parse(
     if expected != Expected::ValueJson {
         return Ok(Stored { value: bounded(body)?, context: header });
     }
-    let PutBody { value, encoding, context } = serde_json::from_slice(&body).map_err(|error| {
+    let PutBody { value, encoding, context } = object::from_slice(&body).map_err(|error| {
         Failure::bad_request(format!(
             "the body is not {{\"value\", \"encoding\"?, \"context\"?}} in JSON: {error}"
         ))
     })?;
-    let value = match encoding {
+    let value = match encoding.unwrap_or_default() {
         Encoding::Utf8 => bounded(value.into_owned())?,
         Encoding::Base64 => {
             let bytes = STANDARD.decode(value.as_bytes()).map_err(|error| {
@@ -97,6 +96,7 @@ mod tests {
     fn values_come_as_text_as_base64_and_as_they_are() {
         assert_eq!(value(json(r#"{"value":"h\u00e4"}"#)), "hä");
         assert_eq!(value(json(r#"{"value":"","encoding":"utf-8"}"#)), "");
+        assert_eq!(value(json(r#" {"value":"a","encoding":null,"context":null}"#)), "a");
         assert_eq!(value(json(r#"{"encoding":"base64","value":"/wA="}"#)), &b"\xff\0"[..]);
         let raw = parse(Expected::Value, Bytes::from_static(b"{\xff"), None).unwrap();
         assert_eq!(raw.value.bytes(), &b"{\xff"[..]);
@@ -108,7 +108,10 @@ mod tests {
             "",
             "{}",
             "[]",
+            r#"["hi","utf-8",null]"#,
+            r#" ["hi"]"#,
             "null",
+            r#""hi""#,
             r#"{"value":1}"#,
             r#"{"value":null}"#,
             r#"{"value":"a"} x"#,

@@ -78,7 +78,7 @@ impl Service {
 /// told to send its body.
 pub(crate) fn admit(head: &RequestHead, fragment: bool) -> Result<(), Failure> {
     let expected = match whole(route(&head.method, head.uri.path()), fragment)? {
-        Route::Store(_) => Expected::of_value(head),
+        Route::Store(_) => Expected::of_value(head)?,
         Route::SetKeyspace(_) => Expected::AdminJson,
         Route::Delete(_) | Route::DropKeyspace(_) => Expected::Nothing,
         _ => return Ok(()),

@@ -5,13 +5,19 @@
 //! with an empty body, before any service sees it. The socket gives such an answer the body that every
 //! error has. So that no value can pass for one, it follows what is written from answer to answer, by
 //! those that the service has announced: what comes where an answer begins, and is none of those, is the
-//! server's own.
+//! server's own. A line or head past its bound is refused here, and the server never sees it.
+//!
+//! The server below gets one request at a time: what a client sends after it stays with the socket or
+//! the kernel until the answer is written. Of two requests in a row the server would frame the answer to
+//! the first by the method of the second.
 //!
 //! The server below bounds the time of a connection's first head only, and none that it takes to write.
-//! Here a client that is waited for too long ends its connection, at whatever point of a request.
+//! Here a client that is waited for too long ends its connection, at whatever point of a request. The
+//! server reads before it writes, and not again before it is woken: so the end of an answer sets the
+//! alarm, or wakes the server if there is something to read.
 
 use std::{
-    io,
+    io, mem,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -25,11 +31,16 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use crate::{alarm::Alarm, exchange::Exchange, framing::Framing};
+use crate::{
+    alarm::Alarm,
+    exchange::Exchange,
+    framing::{Framing, TooLong},
+};
 
 /// What the server writes between answers, to a client that asks before it sends.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 const HEAD_END: &[u8] = b"\r\n\r\n";
+const TOO_LONG: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\n";
 
 /// How long a client may be waited for.
 #[derive(Clone, Copy, Debug)]
@@ -40,18 +51,28 @@ pub(crate) struct Patience {
     pub(crate) idle: Duration,
     /// Until it takes in anything of what is sent to it.
     pub(crate) stall: Duration,
+    /// While what it sends after a refusal is thrown away, so that it gets to read that.
+    pub(crate) linger: Duration,
 }
 
 /// A client's connection.
 pub(crate) struct Socket {
     stream: Stream,
     exchange: Exchange,
+    /// Whether a request's head has come whole, and its answer is not yet begun.
+    under_way: bool,
     /// What is still to be written before the next answer begins.
     rest: u64,
+    /// What came together with the end of the request under way.
+    held: Bytes,
+    /// Whether the server is to be woken at the answer's end, to read on.
+    wake: bool,
     /// What is to be sent in place of a refusal, as far as it is not yet.
     instead: Bytes,
     /// What is to be sent at the end.
     last: Bytes,
+    /// Until when to throw away after the end what still comes.
+    linger: Option<Instant>,
     framing: Framing,
     patience: Patience,
     /// When the head at hand began, or the last answer ended.
@@ -81,9 +102,13 @@ impl Socket {
         Self {
             stream,
             exchange: Exchange::default(),
+            under_way: false,
             rest: 0,
+            held: Bytes::new(),
+            wake: false,
             instead: Bytes::new(),
             last: Bytes::new(),
+            linger: None,
             framing: Framing::default(),
             patience,
             since: Instant::now(),
@@ -97,20 +122,40 @@ impl Socket {
         self.exchange.clone()
     }
 
-    fn received(&mut self, bytes: &[u8]) {
+    /// Takes what came: so much of it is of the request at hand.
+    fn received(&mut self, bytes: &[u8]) -> Result<usize, TooLong> {
         let before = (self.framing.heads(), self.framing.is_in_head());
-        let exchange = &self.exchange;
-        self.framing.advance(bytes, |number| exchange.note_fragment(number));
+        let length = self.framing.advance(bytes)?;
         let after = (self.framing.heads(), self.framing.is_in_head());
         if after.1 && after != before {
             self.since = Instant::now();
         }
+        if after.0 != before.0 {
+            self.under_way = true;
+            self.exchange.begin_request(self.framing.has_fragment());
+        }
+        Ok(length)
+    }
+
+    /// Takes no more from the client: for the server it has ended. Of what frames a body, the service
+    /// makes an answer by itself.
+    fn refuse(&mut self) {
+        if self.framing.is_in_head() || self.framing.is_between() {
+            self.last = refusal(TOO_LONG).unwrap_or_default();
+        }
+        self.held = Bytes::new();
+        self.linger = Some(Instant::now() + self.patience.linger);
+    }
+
+    /// Whether a request is being carried out, or its answer written.
+    fn is_busy(&self) -> bool {
+        self.under_way || self.rest > 0
     }
 
     /// When to wait no longer for what the client sends. While a request is carried out it need not
     /// send anything; how long its body may take is the service's to say.
     fn read_deadline(&self) -> Option<Instant> {
-        if self.rest > 0 || self.framing.heads() > self.exchange.answers_begun() {
+        if self.is_busy() {
             return None;
         }
         let idle = self.framing.is_between() && self.framing.heads() > 0;
@@ -131,6 +176,15 @@ impl Socket {
             self.last = refusal(b"HTTP/1.1 408 Request Timeout\r\n").unwrap_or_default();
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// An answer is written: from here on the client is waited for.
+    fn answered(&mut self, cx: &mut Context<'_>) {
+        self.since = Instant::now();
+        let passed = self.read_deadline().map(|deadline| self.alarm.poll(cx, deadline));
+        if mem::take(&mut self.wake) || passed.is_some_and(|passed| passed.is_ready()) {
+            cx.waker().wake_by_ref();
+        }
     }
 
     /// What came of writing; if nothing, an error once the client has been waited for too long.
@@ -174,14 +228,47 @@ impl Socket {
         }
     }
 
+    /// Ready once the client has nothing more to send, or has been listened to for long enough.
+    fn poll_linger(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
+        let mut bytes = [0; 4096];
+        while self.alarm.poll(cx, until).is_pending() {
+            let mut into = ReadBuf::new(&mut bytes);
+            match ready!(self.stream.poll_read(cx, &mut into)) {
+                Ok(()) if !into.filled().is_empty() => {}
+                Ok(()) | Err(_) => break,
+            }
+        }
+        Poll::Ready(())
+    }
+
     fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_send_all(cx, |socket| &mut socket.instead)
+    }
+}
+
+impl Stream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, into),
+        }
+    }
+
+    /// Ready if there may be something to read, else once there is.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Plain(stream) => stream.poll_read_ready(cx).map(|_| ()),
+            // It may have decrypted more than was read.
+            Self::Tls(_) => Poll::Ready(()),
+        }
     }
 }
 
 /// What begins where an answer begins.
 #[derive(Debug, PartialEq, Eq)]
 enum Begun {
+    /// The word to go on, before the answer.
+    Continue,
     /// So many bytes that are to go out as they are.
     AsIs(u64),
     /// So many bytes of the server's own refusal, and what to send instead.
@@ -190,7 +277,7 @@ enum Begun {
 
 fn begun(bytes: &[u8], exchange: &Exchange) -> Begun {
     if bytes.starts_with(CONTINUE) {
-        return Begun::AsIs(CONTINUE.len() as u64);
+        return Begun::Continue;
     }
     // The server writes a head in one go, so it is all there.
     let end = bytes.windows(HEAD_END.len()).position(|window| window == HEAD_END);
@@ -231,15 +318,39 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.is_busy() && self.framing.is_between() {
+            self.wake = !self.held.is_empty() || self.stream.poll_readable(cx).is_ready();
+            return self.poll_patience(cx);
+        }
+        if !self.held.is_empty() {
+            let held = self.held.clone();
+            let offered = &held[..held.len().min(into.remaining())];
+            match self.received(offered) {
+                Ok(length) => {
+                    into.put_slice(&offered[..length]);
+                    self.held.advance(length);
+                }
+                Err(TooLong) => self.refuse(),
+            }
+            return Poll::Ready(Ok(()));
+        }
         let before = into.filled().len();
-        let read = match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, into),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, into),
-        };
+        let read = self.stream.poll_read(cx, into);
         if read.is_pending() {
             return self.poll_patience(cx);
         }
-        self.received(&into.filled()[before..]);
+        let arrived = &into.filled()[before..];
+        let taken = match self.received(arrived) {
+            Ok(length) => {
+                self.held = Bytes::copy_from_slice(&arrived[length..]);
+                length
+            }
+            Err(TooLong) => {
+                self.refuse();
+                0
+            }
+        };
+        into.set_filled(before + taken);
         read
     }
 }
@@ -253,7 +364,11 @@ impl AsyncWrite for Socket {
         ready!(self.poll_instead(cx))?;
         if self.rest == 0 && !bytes.is_empty() {
             match begun(bytes, &self.exchange) {
-                Begun::AsIs(length) => self.rest = length,
+                Begun::Continue => self.rest = CONTINUE.len() as u64,
+                Begun::AsIs(length) => {
+                    self.rest = length;
+                    self.under_way = false;
+                }
                 Begun::Refusal(length, answer) => {
                     self.instead = answer;
                     return Poll::Ready(Ok(length));
@@ -264,7 +379,7 @@ impl AsyncWrite for Socket {
         let written = ready!(self.poll_send(cx, &bytes[..length]))?;
         self.rest -= written as u64;
         if self.rest == 0 {
-            self.since = Instant::now();
+            self.answered(cx);
         }
         Poll::Ready(Ok(written))
     }
@@ -285,7 +400,11 @@ impl AsyncWrite for Socket {
             Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         };
-        self.poll_written(cx, shut)
+        ready!(self.poll_written(cx, shut))?;
+        match self.linger {
+            Some(until) => self.poll_linger(cx, until).map(Ok),
+            None => Poll::Ready(Ok(())),
+        }
     }
 }
 
@@ -333,7 +452,7 @@ mod tests {
         let exchange = Exchange::default();
         exchange.announce(2);
         let bytes = [CONTINUE, b"HTTP/1.1 200 OK\r\n\r\nhi"].concat();
-        assert_eq!(begun(&bytes, &exchange), Begun::AsIs(CONTINUE.len() as u64));
+        assert_eq!(begun(&bytes, &exchange), Begun::Continue);
         assert_eq!(begun(&bytes[CONTINUE.len()..], &exchange), Begun::AsIs(21));
     }
 
@@ -341,6 +460,7 @@ mod tests {
         head: Duration::from_millis(100),
         idle: Duration::from_millis(50),
         stall: Duration::from_millis(20),
+        linger: Duration::from_millis(20),
     };
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";

@@ -26,8 +26,11 @@ pub(crate) struct Verdict {
 #[derive(Clone, Debug)]
 struct Peer {
     pulse: Option<Pulse>,
-    detector: Option<Detector>,
+    /// Counts from the moment that a word of it could be expected.
+    detector: Detector,
     reachable: bool,
+    /// Whether anybody was told which of the two it is.
+    judged: bool,
     reason: String,
 }
 
@@ -58,13 +61,21 @@ impl Heartbeats {
     }
 
     /// These are the members; others are forgotten.
-    pub(crate) fn set_members<'a>(&mut self, members: impl Iterator<Item = &'a NodeId>) {
+    ///
+    /// A new one isn't reachable before it is heard of; that it is unreachable is only said after a
+    /// silence that would be suspicious in one that had been heard of.
+    pub(crate) fn set_members<'a>(
+        &mut self,
+        now: Moment,
+        members: impl Iterator<Item = &'a NodeId>,
+    ) {
         let mut before = std::mem::take(&mut self.peers);
         for id in members.filter(|id| **id != self.own.beat.node) {
             let peer = before.remove(id).unwrap_or_else(|| Peer {
                 pulse: None,
-                detector: None,
+                detector: Detector::new(now),
                 reachable: false,
+                judged: false,
                 reason: "not heard of yet".into(),
             });
             self.peers.insert(id.clone(), peer);
@@ -172,28 +183,27 @@ impl Heartbeats {
         if before.is_none() && !direct {
             return None;
         }
-        match &mut peer.detector {
-            Some(detector) if peer.reachable => detector.beat(now),
-            Some(detector) => detector.resume(now),
-            None => peer.detector = Some(Detector::new(now)),
+        if peer.reachable {
+            peer.detector.beat(now);
+        } else {
+            peer.detector.resume(now);
         }
         peer.judge(node, true, || "heard of".into())
     }
 
     /// The observer stood still for that long.
     pub(crate) fn forgive(&mut self, pause: Duration, now: Moment) {
-        let detectors = self.peers.values_mut().filter_map(|peer| peer.detector.as_mut());
-        detectors.for_each(|detector| detector.forgive(pause, now));
+        self.peers.values_mut().for_each(|peer| peer.detector.forgive(pause, now));
     }
 
     /// Whose silence has become too suspicious?
     pub(crate) fn suspect(&mut self, now: Moment) -> Vec<Verdict> {
         let mut verdicts = vec![];
-        for (node, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.reachable) {
-            let Some(detector) = &peer.detector else { continue };
-            let phi = detector.phi(now, &self.config);
+        let trusted = |peer: &Peer| peer.reachable || !peer.judged;
+        for (node, peer) in self.peers.iter_mut().filter(|(_, peer)| trusted(peer)) {
+            let phi = peer.detector.phi(now, &self.config);
             if phi >= self.config.threshold {
-                let silence = detector.silence(now).as_secs_f64();
+                let silence = peer.detector.silence(now).as_secs_f64();
                 let why = || format!("silent for {silence:.1} s, phi {phi:.1}");
                 verdicts.extend(peer.judge(node, false, why));
             }
@@ -229,13 +239,12 @@ impl Heartbeats {
             return (0.0, "this node".into(), program);
         }
         let Some(peer) = self.peers.get(id) else { return (0.0, "not a member".into(), program) };
-        let Some(detector) = &peer.detector else { return (0.0, peer.reason.clone(), program) };
         let verdict = if peer.reachable {
-            format!("heard of {:.1} s ago", detector.silence(now).as_secs_f64())
+            format!("heard of {:.1} s ago", peer.detector.silence(now).as_secs_f64())
         } else {
             peer.reason.clone()
         };
-        (detector.phi(now, &self.config), verdict, program)
+        (peer.detector.phi(now, &self.config), verdict, program)
     }
 }
 
@@ -246,9 +255,10 @@ impl Peer {
         reachable: bool,
         reason: impl FnOnce() -> String,
     ) -> Option<Verdict> {
-        if self.reachable == reachable {
+        if self.judged && self.reachable == reachable {
             return None;
         }
+        self.judged = true;
         self.reachable = reachable;
         self.reason = reason();
         Some(Verdict { node: node.clone(), reachable, reason: self.reason.clone() })
@@ -267,7 +277,7 @@ mod tests {
     fn heartbeats(me: usize, members: usize) -> Heartbeats {
         let mut heartbeats = Heartbeats::new(node(me), 1, "1.0".into(), Timing::lan().detector);
         let members: Vec<NodeId> = (0..members).map(node).collect();
-        heartbeats.set_members(members.iter());
+        heartbeats.set_members(at(0), members.iter());
         heartbeats.beat(Epoch(1));
         heartbeats
     }
@@ -326,6 +336,23 @@ mod tests {
                 .iter()
                 .any(|v| v.node == node(0) && v.reachable)
         );
+    }
+
+    #[test]
+    fn who_was_never_heard_of_is_unreachable_after_a_while() {
+        let mut a = heartbeats(0, 3);
+        assert_eq!(a.suspect(at(500)), vec![], "it may be about to speak");
+        let mut b = heartbeats(1, 3);
+        exchange(at(600), &mut b, &mut a);
+        b.beat(Epoch(1));
+        exchange(at(4_000), &mut b, &mut a);
+        let verdicts = a.suspect(at(5_000));
+        assert!(matches!(&verdicts[..], [v] if v.node == node(2) && !v.reachable), "{verdicts:?}");
+        assert_eq!(a.suspect(at(5_100)), vec![]);
+        let mut c = heartbeats(2, 3);
+        c.beat(Epoch(1));
+        assert!(exchange(at(6_000), &mut c, &mut a).iter().any(|v| v.node == node(2)));
+        assert!(a.is_reachable(&node(2)));
     }
 
     #[test]

@@ -325,7 +325,7 @@ impl Share {
         Backend {
             get: routes.get(),
             write: routes.write(),
-            locate: self.refs().locate,
+            locate: ActorRef::mailbox(self.coordinator.clone().recipient()),
             cluster: routes.describe(),
             fetch: routes.fetch(),
             alter: routes.alter(),

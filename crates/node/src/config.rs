@@ -260,8 +260,8 @@ impl Config {
         let quic = from.or("listen.quic", listen.quic, Kind::socket(), default(7400));
         let http = from.or("listen.http", listen.http, Kind::socket(), default(7480));
         let advertise = Advertise {
-            quic: from.optional("advertise.quic", raw.advertise.quic, Kind::address()),
-            http: from.optional("advertise.http", raw.advertise.http, Kind::address()),
+            quic: from.optional("advertise.quic", raw.advertise.quic, Kind::reachable_address()),
+            http: from.optional("advertise.http", raw.advertise.http, Kind::reachable_address()),
         };
         from.reachable("quic", quic, advertise.quic.as_deref());
         from.reachable("http", http, advertise.http.as_deref());

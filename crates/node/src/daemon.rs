@@ -2,8 +2,8 @@
 //! and ends everything in order.
 //!
 //! ```text
-//! start   certificates, data directory, store -> arbiters (coordinators, peers) -> QUIC port
-//!         -> membership -> HTTP
+//! start   certificates, data directory, store, both ports -> identity -> arbiters (coordinators,
+//!         peers) -> QUIC -> membership -> HTTP
 //! end     membership says goodbye and HTTP takes nothing more -> requests under way end
 //!         -> QUIC port -> arbiters -> store -> data directory
 //! ```
@@ -12,7 +12,8 @@
 
 use std::{
     collections::BTreeSet,
-    net::{SocketAddr, TcpListener},
+    io,
+    net::{SocketAddr, TcpListener, UdpSocket},
     num::NonZero,
     sync::{Arc, mpsc::SyncSender},
     thread,
@@ -117,8 +118,11 @@ impl Daemon {
             DataDir::open(&config.node.data_dir, Owner::of(&config)).map_err(data_dir_failed)?;
         let store = Arc::new(RocksStore::open(&data_dir.store(), config.durability)?);
         let is_empty = store.is_empty().map_err(StartError::Broken)?;
-        data_dir.adopt(is_empty).map_err(data_dir_failed)?;
+        // Both ports come before the identity: a start that fails for a port leaves a directory that
+        // belongs to nobody.
         let http = listen_http(&config)?;
+        let quic_port = hold_quic_port(&config)?;
+        data_dir.adopt(is_empty).map_err(data_dir_failed)?;
 
         let status = Arc::new(Status::new());
         let (ask, questions) = status::questions();
@@ -131,6 +135,7 @@ impl Daemon {
         let node = config.node.id.clone();
         actix::spawn(status::answer(questions, node, Arc::clone(&status), figures, in_flight));
 
+        drop(quic_port);
         let listener = listen_quic(&config, &credentials, &routes, &arbiters).await?;
         let quic = listener.local_address();
         let http_address = http.local_addr().map_err(StartError::Runtime)?;
@@ -244,10 +249,13 @@ impl Stopped {
     /// Closes the store, then gives the data directory back.
     fn close(self) {
         let figures = self.store.figures();
-        if !close(self.store, self.deadline) {
+        if close(self.store, self.deadline) {
+            drop(self.data_dir);
+        } else {
             tracing::warn!("the store was not closed: something still uses it");
+            // The lock stays as long as the process, so that nobody else opens what is still in use.
+            std::mem::forget(self.data_dir);
         }
-        drop(self.data_dir);
         tracing::info!(
             writes = figures.writes,
             groups = figures.groups,
@@ -272,11 +280,22 @@ fn close(mut store: Arc<RocksStore>, deadline: Instant) -> bool {
 
 fn listen_http(config: &Config) -> Result<TcpListener, StartError> {
     let address = config.listen.http;
-    TcpListener::bind(address).map_err(|source| StartError::Listen {
-        place: config.source.place("listen.http"),
-        address,
-        source,
-    })
+    TcpListener::bind(address).map_err(cannot_listen(config, "listen.http", address))
+}
+
+/// Takes the QUIC port, which is listened at only once there are arbiters to answer.
+fn hold_quic_port(config: &Config) -> Result<UdpSocket, StartError> {
+    let address = config.listen.quic;
+    UdpSocket::bind(address).map_err(cannot_listen(config, "listen.quic", address))
+}
+
+fn cannot_listen(
+    config: &Config,
+    setting: &str,
+    address: SocketAddr,
+) -> impl FnOnce(io::Error) -> StartError {
+    let place = config.source.place(setting);
+    move |source| StartError::Listen { place, address, source }
 }
 
 async fn start_arbiters(
@@ -324,11 +343,7 @@ async fn listen_quic(
     let bind = async move { Listener::bind(address, identity, workers, ListenerConfig::default()) };
     let bound = runtime.spawn(bind).await;
     let bound = bound.map_err(|error| StartError::Broken(error.to_string()))?;
-    bound.map_err(|source| StartError::Listen {
-        place: config.source.place("listen.quic"),
-        address,
-        source,
-    })
+    bound.map_err(cannot_listen(config, "listen.quic", address))
 }
 
 async fn serve_http(

@@ -37,7 +37,10 @@ const FAILED: u8 = 1;
 const BAD_SETTINGS: u8 = 2;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return unreadable(&error),
+    };
     let config = match Config::load(arguments.config.as_deref(), std::env::vars_os()) {
         Ok(config) => config,
         Err(error) => {
@@ -85,6 +88,19 @@ fn run(config: Config) -> Result<(), StartError> {
     }
     node.stop();
     asked.map(|_| ())
+}
+
+/// Prints what was asked for (help, a version), or what is wrong with the arguments, as one line.
+fn unreadable(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        error.exit();
+    }
+    let error = error.to_string();
+    let words: Vec<_> = error.split("\n\n").next().unwrap_or_default().split_whitespace().collect();
+    let line = words.join(" ");
+    let line = line.trim_start_matches("error: ");
+    say(io::stderr(), format_args!("anello-node: {line}; see `anello-node --help`"));
+    ExitCode::from(BAD_SETTINGS)
 }
 
 fn refused(error: &StartError) -> ExitCode {

@@ -5,6 +5,7 @@ mod fleet;
 use std::{
     ffi::OsStr,
     fs,
+    net::{TcpListener, UdpSocket},
     os::unix::ffi::OsStrExt,
     path::Path,
     process::{Command, Output},
@@ -76,6 +77,16 @@ fn bad_settings_exit_with_2_whether_checked_or_started() {
 }
 
 #[test]
+fn bad_arguments_are_one_line_that_says_where_the_help_is() {
+    for arguments in [&["--colour"][..], &["--config"], &["up"]] {
+        assert_refused(&run(arguments, &[]), &["anello-node: ", "; see `anello-node --help`"]);
+    }
+    let help = run(&["--help"], &[]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&help.stdout).contains("--check"));
+}
+
+#[test]
 fn a_missing_file_and_a_bad_variable_are_named() {
     assert_refused(
         &check(Path::new("/nowhere/node.toml"), &[]),
@@ -124,6 +135,27 @@ fn a_second_process_on_the_same_directory_is_refused() {
     let output = run(&["--config", config], &elsewhere);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("another process uses it"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_start_that_fails_for_a_port_leaves_the_directory_to_anybody() {
+    let fleet = Fleet::new(&ONE);
+    let node = &fleet.nodes[0];
+    let config = node.config().to_str().expect("a plain path");
+    let elsewhere = ("ANELLO_LISTEN__HTTP", "127.0.0.1:0");
+    let http = TcpListener::bind(node.http).expect("free");
+    let output = run(&["--config", config], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("listen.http: can't listen at"), "{}", stderr(&output));
+    drop(http);
+    let quic = UdpSocket::bind(node.quic).expect("free");
+    let output = run(&["--config", config], &[elsewhere]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("listen.quic: can't listen at"), "{}", stderr(&output));
+    drop(quic);
+    assert!(!fleet.dir().join("data/eu-a-1/identity.toml").exists());
+    let renamed = ("ANELLO_NODE__RACK", "z");
+    assert_eq!(check(node.config(), &[renamed]).status.code(), Some(0), "nobody's directory yet");
 }
 
 #[test]

@@ -81,6 +81,26 @@ fn a_killed_node_is_known_to_be_gone_and_to_be_back() {
 }
 
 #[test]
+fn a_node_that_comes_back_alone_says_so_before_it_writes_anything() {
+    let mut fleet = up();
+    fleet.kill();
+    fleet.nodes[0].start();
+    fleet.nodes[0].wait_ready(Duration::from_secs(5));
+    let node = fleet.nodes[0].http;
+    let refused = |number: u32| {
+        let put = http::put(node, &format!("/kv/alone-{number}"), b"x").expect("answered");
+        (put.status == 503).then_some(number)
+    };
+    let mut number = 0;
+    wait_until("known within 5 s that nobody else is there", Duration::from_secs(5), || {
+        number += 1;
+        refused(number).is_some()
+    });
+    let get = http::request(node, "GET", &format!("/kv/alone-{number}"), &[("R", "1")], b"");
+    assert_eq!(get.expect("answered").status, 404, "nothing was written");
+}
+
+#[test]
 fn a_node_that_ends_cleanly_is_gone_at_once_and_nobody_notices() {
     let mut fleet = up();
     let (left, leaving) = fleet.nodes.split_at_mut(2);

@@ -1,8 +1,13 @@
-//! The clocks of the shells: machines are told the time, and these are what it is read from.
+//! The clocks of the shells: machines are told the time, and these are what it is read from. A call that
+//! came too late is not passed on to them.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anello_protocol::time::{Moment, Now};
+use anello_protocol::{
+    message,
+    time::{Moment, Now},
+};
+use anello_transport::{Call, CallError};
 
 /// Translates between this process's clocks and the moments that a machine knows.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +35,16 @@ impl Clock {
     fn moment(&self, instant: Instant) -> Moment {
         Moment(as_u64(instant.saturating_duration_since(self.start).as_micros()))
     }
+}
+
+/// A call that somebody still waits for. What has waited in the mailbox past its deadline is not worth
+/// the work, least of all under load.
+pub(crate) fn in_time<M: message::Message>(call: Call<M>) -> Option<Call<M>> {
+    if call.context.remaining().is_zero() {
+        call.reply.fail(CallError::Timeout);
+        return None;
+    }
+    Some(call)
 }
 
 fn as_u64(count: u128) -> u64 {

@@ -97,6 +97,18 @@ fn datacenter(id: &str) -> Datacenter {
     Datacenter::new(id.split('-').next().expect("a first part")).expect("a good name")
 }
 
+fn put(key: &str, write_id: u128) -> Write {
+    Write {
+        keyspace: KeyspaceName::default_keyspace(),
+        key: Key::new(key.as_bytes().to_vec()).expect("a short key"),
+        content: Content::Value(Value::new(write_id.to_string()).expect("short")),
+        context: None,
+        write_id: WriteId(write_id),
+        is_named: false,
+        options: RequestOptions::default(),
+    }
+}
+
 impl Fleet {
     fn start(ids: &[&str], store: fn() -> Arc<dyn Store>) -> Self {
         let member = |id: &&str| Member {
@@ -149,14 +161,7 @@ impl Fleet {
     }
 
     async fn put(&self, at: &str, key: &str, write_id: u128) -> Result<Written, RequestError> {
-        let write = Write {
-            keyspace: KeyspaceName::default_keyspace(),
-            key: Key::new(key.as_bytes().to_vec()).expect("a short key"),
-            content: Content::Value(Value::new(write_id.to_string()).expect("short")),
-            context: None,
-            write_id: WriteId(write_id),
-            options: RequestOptions::default(),
-        };
+        let write = put(key, write_id);
         let actor = ActorRef::mailbox(self.nodes[&node(at)].coordinator.clone().recipient());
         actor.call(write, soon()).await.expect("an answer").result
     }
@@ -406,6 +411,11 @@ fn a_call_past_its_deadline_is_not_worth_the_work() {
         };
         let vnodes = vnode_refs(&fleet.nodes[&node("eu-a")].vnodes);
         let late = vnodes.read.call(read, CallContext::within(Duration::ZERO)).await;
+        assert_eq!(late, Err(CallError::Timeout));
+        let coordinator = fleet.nodes[&node("eu-a")].coordinator.clone();
+        let forward = ActorRef::<ForwardWrite>::mailbox(coordinator.recipient());
+        let write = ForwardWrite { epoch: Epoch(1), write: put("k", 1) };
+        let late = forward.call(write, CallContext::within(Duration::ZERO)).await;
         assert_eq!(late, Err(CallError::Timeout));
         fleet.end();
     });

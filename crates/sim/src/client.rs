@@ -144,8 +144,9 @@ impl Client {
             known[at].clone()
         });
         let write_id = WriteId(u128::from(self.number) << 64 | u128::from(self.written));
+        let is_named = self.written.is_multiple_of(2);
         let options = RequestOptions { write: self.level(replicas, false), ..self.options() };
-        Request::Write(Write { keyspace, key, content, context, write_id, options })
+        Request::Write(Write { keyspace, key, content, context, write_id, is_named, options })
     }
 
     /// Remembers a context.

@@ -34,6 +34,10 @@ pub type Fresh = (DataKey, Version);
 /// See the head of this file.
 #[derive(Debug, Default)]
 pub struct Disk {
+    /// Whether too much waits for it, so that of the vnodes' commits it takes only some.
+    pub is_full: bool,
+    /// Whether what it remembers of vnodes can be read only sometimes.
+    pub is_unreadable: bool,
     data: BTreeMap<DataKey, Versions>,
     vnodes: BTreeMap<PartitionId, VnodeRecord>,
     record: Option<Vec<u8>>,

@@ -28,6 +28,10 @@ pub enum Fault {
     SlowDisk(usize, bool),
     /// The next sync of a disk fails; whether it kept the data all the same.
     DiskFails(usize, bool),
+    /// A store takes only some of the commits that it is given, or all again.
+    FullStore(usize, bool),
+    /// Some of the vnodes that a node makes can't be opened, or all can again.
+    UnreadableVnodes(usize, bool),
     /// Alarms go off that nobody set.
     Alarms(usize),
 }
@@ -72,6 +76,8 @@ enum Kind {
     Pause,
     SlowDisk,
     DiskFails,
+    FullStore,
+    UnreadableVnodes,
     Alarms,
 }
 
@@ -82,8 +88,21 @@ impl FaultPlan {
     pub fn new(mix: FaultMix, nodes: usize, mut rng: Rng) -> Self {
         use Kind::*;
         let all = [
-            Cut, OneWay, Heal, Heal, CrashOne, CrashOne, CrashSome, CrashAll, Clock, Pause,
-            SlowDisk, DiskFails, Alarms,
+            Cut,
+            OneWay,
+            Heal,
+            Heal,
+            CrashOne,
+            CrashOne,
+            CrashSome,
+            CrashAll,
+            Clock,
+            Pause,
+            SlowDisk,
+            DiskFails,
+            FullStore,
+            UnreadableVnodes,
+            Alarms,
         ];
         let kinds = match mix {
             FaultMix::Any => {
@@ -96,7 +115,15 @@ impl FaultPlan {
             }
             FaultMix::Calm => vec![],
             FaultMix::Partitions => vec![Cut, Heal, OneWay, Heal],
-            FaultMix::Crashes => vec![CrashOne, CrashSome, CrashAll, SlowDisk, DiskFails],
+            FaultMix::Crashes => vec![
+                CrashOne,
+                CrashSome,
+                CrashAll,
+                SlowDisk,
+                DiskFails,
+                FullStore,
+                UnreadableVnodes,
+            ],
             FaultMix::CrashAll => vec![CrashAll],
             FaultMix::Clocks => vec![Clock, Clock, CrashOne, Cut, Heal],
             FaultMix::Pauses => vec![Pause, Pause, CrashSome, Alarms],
@@ -137,6 +164,8 @@ impl FaultPlan {
             Kind::Pause => Fault::Pause(node, Duration::from_millis(self.rng.within(50..8_000))),
             Kind::SlowDisk => Fault::SlowDisk(node, self.rng.chance(600)),
             Kind::DiskFails => Fault::DiskFails(node, self.rng.chance(500)),
+            Kind::FullStore => Fault::FullStore(node, self.rng.chance(600)),
+            Kind::UnreadableVnodes => Fault::UnreadableVnodes(node, self.rng.chance(600)),
             Kind::Alarms => Fault::Alarms(node),
         })
     }

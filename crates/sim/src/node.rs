@@ -44,6 +44,8 @@ struct Running {
     membership: Membership,
     coordinator: Coordinator,
     replicas: BTreeMap<PartitionId, Replica>,
+    /// Those that it should have and can't open.
+    missing: BTreeSet<PartitionId>,
     view: Option<Arc<View>>,
     is_ready: bool,
     refused: Option<String>,
@@ -126,6 +128,11 @@ impl Node {
         self.running.as_ref().and_then(|running| running.refused.as_deref())
     }
 
+    /// Whether there are vnodes that it should have and couldn't open.
+    pub fn lacks_vnodes(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| !running.missing.is_empty())
+    }
+
     /// The state that it acts under.
     pub fn view(&self) -> Option<&Arc<View>> {
         self.running.as_ref().and_then(|running| running.view.as_ref())
@@ -183,6 +190,7 @@ impl Node {
             membership,
             coordinator,
             replicas: BTreeMap::new(),
+            missing: BTreeSet::new(),
             view: None,
             is_ready: false,
             refused: None,
@@ -259,6 +267,7 @@ impl Node {
         }
         token
     }
+
     fn synced(&mut self, now: Now, outcome: SyncOutcome, out: &mut Vec<Out>) {
         let (batch, fresh) = match outcome {
             SyncOutcome::Durable => self.disk.end_sync(),

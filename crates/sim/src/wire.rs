@@ -52,8 +52,6 @@ pub enum AnswerFrame {
     Stored(Result<Stored, Refusal>),
     /// To a forwarded write.
     Forwarded(Result<Answer<Written>, Refusal>),
-    /// Its mailbox was full, or it has no such vnode yet.
-    Busy,
 }
 
 impl Frame {

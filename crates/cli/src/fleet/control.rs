@@ -1,6 +1,7 @@
 //! `anello fleet stop|start|kill|pause|resume|ls`: reaches into a fleet from another terminal.
 
 use std::{
+    fmt::Display,
     future::pending,
     time::{Duration, Instant},
 };
@@ -8,6 +9,7 @@ use std::{
 use anello_protocol::id::NodeId;
 use futures_util::future::{join_all, try_join_all};
 use serde::Serialize;
+use serde_json::json;
 use tokio::time::sleep;
 
 use super::{
@@ -32,7 +34,8 @@ const TICK: Duration = Duration::from_millis(50);
 const LAST_LINES: usize = 10;
 
 /// What to do to a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Action {
     /// End it in order.
     Stop,
@@ -49,6 +52,7 @@ pub(super) enum Action {
 /// Does it to some nodes of a fleet.
 pub(super) async fn act(which: Which, action: Action) -> Result<Outcome, Failure> {
     let layout = choose(&which, Layout::all(&home()?)?)?;
+    let json = which.json;
     let ids: Vec<_> = if which.all {
         let all = layout.nodes().iter().map(|place| place.id().clone());
         all.filter(|id| is_meant(&layout, id, action)).collect()
@@ -56,19 +60,25 @@ pub(super) async fn act(which: Which, action: Action) -> Result<Outcome, Failure
         which.nodes
     };
     match action {
-        Action::Start => start(&layout, &ids).await?,
-        Action::Stop => end(&layout, &ids, Signal::Terminate).await?,
-        Action::Kill => end(&layout, &ids, Signal::Kill).await?,
-        Action::Pause => send(&layout, &ids, Signal::Pause, "paused")?,
-        Action::Resume => send(&layout, &ids, Signal::Resume, "goes on")?,
+        Action::Start => start(&layout, &ids, json).await?,
+        Action::Stop => end(&layout, &ids, Signal::Terminate, json).await?,
+        Action::Kill => end(&layout, &ids, Signal::Kill, json).await?,
+        Action::Pause => send(&layout, &ids, Signal::Pause, json)?,
+        Action::Resume => send(&layout, &ids, Signal::Resume, json)?,
+    }
+    if json {
+        output::json(&json!({ "fleet": layout.name(), "action": action, "nodes": ids }))?;
     }
     Ok(Outcome::Done)
 }
 
 /// Whether "all nodes" means this one too: not those that are as asked already.
 fn is_meant(layout: &Layout, id: &NodeId, action: Action) -> bool {
-    let runs = process::find(layout, id).is_some();
-    if action == Action::Start { !runs } else { runs }
+    match process::find(layout, id) {
+        // One that ends can't be told anything, and can be waited for.
+        None | Some((_, Doing::Ends)) => action == Action::Start,
+        Some(_) => action != Action::Start,
+    }
 }
 
 /// The fleet that is meant: the only one that has such nodes, or the one named.
@@ -76,6 +86,7 @@ fn choose(which: &Which, fleets: Vec<Layout>) -> Result<Layout, Failure> {
     let has = |layout: &Layout| which.nodes.iter().all(|id| layout.node(id).is_some());
     let named = |layout: &Layout| which.fleet.as_ref().is_none_or(|name| name == layout.name());
     let known: Vec<_> = fleets.iter().map(|layout| layout.name().to_string()).collect();
+    let unknown = which.fleet.as_ref().filter(|name| !known.iter().any(|k| k == name.as_str()));
     let mut found: Vec<_> = fleets.into_iter().filter(|l| named(l) && has(l)).collect();
     if found.len() > 1 {
         let runs = |layout: &Layout| {
@@ -91,6 +102,10 @@ fn choose(which: &Which, fleets: Vec<Layout>) -> Result<Layout, Failure> {
         (0, _) if known.is_empty() => Err(Failure::failed(
             "there is no fleet in this directory: start one with `anello fleet up FILE`, or go where it is",
         )),
+        (0, _) if let Some(name) = unknown => Err(Failure::failed(format_args!(
+            "there is no fleet {name} in this directory: --fleet is one of {}",
+            known.join(", ")
+        ))),
         (0, _) => Err(Failure::failed(format_args!(
             "no fleet of this directory ({}) has such nodes: `anello fleet ls` shows them",
             known.join(", ")
@@ -108,7 +123,7 @@ fn running(layout: &Layout, id: &NodeId) -> Result<(Pid, Doing), Failure> {
     })
 }
 
-async fn end(layout: &Layout, ids: &[NodeId], signal: Signal) -> Result<(), Failure> {
+async fn end(layout: &Layout, ids: &[NodeId], signal: Signal, json: bool) -> Result<(), Failure> {
     for id in ids {
         running(layout, id)?;
     }
@@ -119,7 +134,7 @@ async fn end(layout: &Layout, ids: &[NodeId], signal: Signal) -> Result<(), Fail
     let left = stop::wait(layout, ids, stop::PATIENCE, pending()).await;
     let done = if signal == Signal::Kill { "killed" } else { "stopped" };
     for id in ids.iter().filter(|id| !left.contains(id)) {
-        output::line(format_args!("{id} {done}"))?;
+        say(json, format_args!("{id} {done}"))?;
     }
     let patience = stop::PATIENCE.as_secs();
     match left.first() {
@@ -133,18 +148,24 @@ async fn end(layout: &Layout, ids: &[NodeId], signal: Signal) -> Result<(), Fail
     }
 }
 
-fn send(layout: &Layout, ids: &[NodeId], signal: Signal, done: &str) -> Result<(), Failure> {
+/// Says it to a person; a program gets a document at the end.
+fn say(json: bool, text: impl Display) -> Result<(), Failure> {
+    if json { Ok(()) } else { output::line(text) }
+}
+
+fn send(layout: &Layout, ids: &[NodeId], signal: Signal, json: bool) -> Result<(), Failure> {
+    let done = if signal == Signal::Pause { "paused" } else { "goes on" };
     for id in ids {
         running(layout, id)?;
     }
     for id in ids {
         running(layout, id)?.0.send(signal);
-        output::line(format_args!("{id} {done}"))?;
+        say(json, format_args!("{id} {done}"))?;
     }
     Ok(())
 }
 
-async fn start(layout: &Layout, ids: &[NodeId]) -> Result<(), Failure> {
+async fn start(layout: &Layout, ids: &[NodeId], json: bool) -> Result<(), Failure> {
     let daemon = process::daemon()?;
     stop::settle(layout, ids).await;
     let mut places = Vec::new();
@@ -163,7 +184,7 @@ async fn start(layout: &Layout, ids: &[NodeId]) -> Result<(), Failure> {
     let mut started = Vec::new();
     for place in places {
         let child = process::spawn(layout, place.id(), &daemon)?;
-        started.push(await_ready(layout, place, child, Instant::now()));
+        started.push(await_ready(layout, place, child, Instant::now(), json));
     }
     try_join_all(started).await.map(drop)
 }
@@ -173,6 +194,7 @@ async fn await_ready(
     place: &Place,
     mut child: std::process::Child,
     since: Instant,
+    json: bool,
 ) -> Result<(), Failure> {
     let id = place.id();
     loop {
@@ -189,10 +211,11 @@ async fn await_ready(
         let took = since.elapsed();
         if word == Readiness::Ready {
             let (quic, http, pid) = (place.quic, place.http, child.id());
-            return output::line(format_args!(
-                "{id} ready in {:.1} s  quic {quic}  http {http}  pid {pid}",
-                took.as_secs_f64()
-            ));
+            let seconds = took.as_secs_f64();
+            return say(
+                json,
+                format_args!("{id} ready in {seconds:.1} s  quic {quic}  http {http}  pid {pid}"),
+            );
         }
         if took >= START_PATIENCE {
             let reason = match word {

@@ -17,6 +17,8 @@ use anello_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::keyspace::WRITES_ONLY;
+
 /// The most nodes of a fleet on one machine: beyond, the two ranges of ports would overlap.
 pub(crate) const MAX_NODES: usize = 80;
 const DEFAULT_PARTITIONS: u32 = 256;
@@ -190,6 +192,9 @@ fn keyspaces(
                 Replication::PerDatacenter(counts)
             }
         };
+        if raw.read == Some(Consistency::EachQuorum) {
+            return Err(format!("keyspace {name}: read: {WRITES_ONLY}"));
+        }
         let usual = KeyspaceConfig::default();
         let config = KeyspaceConfig {
             replication,

@@ -4,13 +4,11 @@ use std::time::{Duration, Instant};
 
 use anello_client::{Client, Error};
 use anello_protocol::{cluster::KeyspaceConfig, id::KeyspaceName};
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::layout::Layout;
-use crate::{
-    outcome::Failure,
-    output::{self, Palette, Tone},
-};
+use crate::{outcome::Failure, output::Tone};
 
 /// How long the members may take to agree, all in all: they may still be taking each other in.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -21,26 +19,34 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) async fn apply(
     layout: &Layout,
     keyspaces: &[(KeyspaceName, KeyspaceConfig)],
+    tell: impl Fn(Tone, String, Value) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     if keyspaces.is_empty() {
         return Ok(());
     }
-    let palette = Palette::of_stdout();
     let client = match Client::from_profile(&layout.profile()).await {
         Ok(client) => client,
         Err(error) => {
             let problem = format!("keyspaces are as they were: {error}");
-            return output::line(palette.paint(Tone::Bad, problem));
+            let document = json!({ "keyspace": null, "state": "unchanged", "reason": problem });
+            return tell(Tone::Bad, problem, document);
         }
     };
     for (name, config) in keyspaces {
         let until = Instant::now() + PATIENCE;
-        let (tone, text) = match set(&client, name, config, until).await {
-            Ok(true) => (Tone::Good, format!("keyspace {name} is as the fleet file says")),
-            Ok(false) => continue,
-            Err(error) => (Tone::Bad, format!("keyspace {name} is as it was: {error}")),
-        };
-        output::line(palette.paint(tone, text))?;
+        match set(&client, name, config, until).await {
+            Ok(true) => tell(
+                Tone::Good,
+                format!("keyspace {name} is as the fleet file says"),
+                json!({ "keyspace": name, "state": "set" }),
+            )?,
+            Ok(false) => {}
+            Err(error) => tell(
+                Tone::Bad,
+                format!("keyspace {name} is as it was: {error}"),
+                json!({ "keyspace": name, "state": "unchanged", "reason": error.to_string() }),
+            )?,
+        }
     }
     client.close().await;
     Ok(())

@@ -93,7 +93,8 @@ pub(crate) fn spawn(layout: &Layout, id: &NodeId, daemon: &Path) -> Result<Child
 /// empty for a moment after its start, and it would be taken for dead.
 fn await_visible(layout: &Layout, id: &NodeId, child: &mut Child) {
     let until = Instant::now() + VISIBLE_WITHIN;
-    while find(layout, id).is_none() && Instant::now() < until {
+    let is_hidden = || find(layout, id).is_none_or(|(_, doing)| doing == Doing::Ends);
+    while is_hidden() && Instant::now() < until {
         if !matches!(child.try_wait(), Ok(None)) {
             return;
         }

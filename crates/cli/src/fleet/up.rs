@@ -15,6 +15,7 @@ use std::{
 
 use anello_protocol::id::NodeId;
 use futures_util::future::join_all;
+use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
@@ -49,14 +50,15 @@ pub(super) async fn run(up: Up) -> Result<Outcome, Failure> {
     };
     let layout = Layout::plan(&home()?, &fleet, ports)?;
     let daemon = process::daemon()?;
-    let mut interrupts = Interrupts::listen()?;
     let _lock = lock(&layout)?;
     let ids: Vec<_> = layout.nodes().iter().map(|place| place.id().clone()).collect();
     stop::settle(&layout, &ids).await;
+    // Until here Ctrl-C may simply end it.
+    let mut interrupts = Interrupts::listen()?;
     ports::check(layout.nodes().iter().filter(|p| process::find(&layout, p.id()).is_none()))?;
     layout.write()?;
 
-    let mut running = Running::new(layout);
+    let mut running = Running::new(layout, up.json);
     let watched = match running.start(&daemon) {
         Ok(()) => running.watch(&fleet, &mut interrupts).await,
         Err(failure) => Err(failure),
@@ -86,6 +88,8 @@ struct Running {
     layout: Layout,
     nodes: Vec<Watched>,
     palette: Palette,
+    /// Whether a program reads what is said.
+    json: bool,
     /// The longest name, so that lines are below each other.
     width: usize,
     /// Whether standard output is still open.
@@ -93,11 +97,12 @@ struct Running {
 }
 
 impl Running {
-    fn new(layout: Layout) -> Self {
+    fn new(layout: Layout, json: bool) -> Self {
         let nodes: Vec<_> = layout.nodes().iter().cloned().map(Watched::new).collect();
         let widths = nodes.iter().map(|node| node.place().id().as_str().len());
         let width = widths.max().unwrap_or(0);
-        Self { layout, nodes, palette: Palette::of_stdout(), width, is_read: Cell::new(true) }
+        let (palette, is_read) = (Palette::of_stdout(), Cell::new(true));
+        Self { layout, nodes, palette, json, width, is_read }
     }
 
     /// Starts all nodes that don't run, at once.
@@ -105,7 +110,10 @@ impl Running {
         let (name, root) = (self.layout.name(), self.layout.root().display());
         let count = self.nodes.len();
         let nodes = if count == 1 { "node" } else { "nodes" };
-        self.print(format_args!("fleet {name}: {count} {nodes}, everything below {root}"))?;
+        self.tell(
+            format_args!("fleet {name}: {count} {nodes}, everything below {root}"),
+            json!({ "fleet": name, "state": "starting", "nodes": count, "root": self.layout.root() }),
+        )?;
         for node in &mut self.nodes {
             let id = node.place().id().clone();
             if process::find(&self.layout, &id).is_none() {
@@ -146,8 +154,10 @@ impl Running {
         }
     }
 
-    fn print(&self, text: impl Display) -> Result<(), Failure> {
-        if !output::is_read(text)? {
+    /// Says what happened, to a person or to a program.
+    fn tell(&self, text: impl Display, document: Value) -> Result<(), Failure> {
+        let is_read = if self.json { output::is_read(document) } else { output::is_read(text) };
+        if !is_read? {
             self.is_read.set(false);
         }
         Ok(())
@@ -174,39 +184,64 @@ impl Running {
 
     fn say(&self, id: &NodeId, change: &Change) -> Result<(), Failure> {
         let place = self.layout.node(id);
-        let (tone, text) = match change {
+        let last_lines = match change {
+            Change::Died(_) => process::last_lines(&self.layout, id, LAST_LINES),
+            _ => Vec::new(),
+        };
+        let (tone, text, document) = match change {
             Change::Ready(pid, took) => {
                 let addresses =
                     place.map(|place| format!("quic {}  http {}", place.quic, place.http));
                 let addresses = addresses.unwrap_or_default();
+                let seconds = took.as_secs_f64();
                 (
                     Tone::Good,
-                    format!("ready in {:.1} s  {addresses}  pid {pid}", took.as_secs_f64()),
+                    format!("ready in {seconds:.1} s  {addresses}  pid {pid}"),
+                    json!({
+                        "node": id,
+                        "state": "ready",
+                        "seconds": seconds,
+                        "quic": place.map(|place| place.quic),
+                        "http": place.map(|place| place.http),
+                        "pid": pid.number(),
+                    }),
                 )
             }
-            Change::Back(pid) => (Tone::Plain, format!("is running, pid {pid}")),
-            Change::Stopped => (Tone::Plain, "is down, as somebody wanted".into()),
+            Change::Back(pid) => (
+                Tone::Plain,
+                format!("is running, pid {pid}"),
+                json!({ "node": id, "state": "starting", "pid": pid.number() }),
+            ),
+            Change::Stopped => (
+                Tone::Plain,
+                "is down, as somebody wanted".into(),
+                json!({ "node": id, "state": "stopped" }),
+            ),
             Change::Slow(reason) => {
                 let reason = reason.as_deref().unwrap_or("it does not answer");
                 let log = self.layout.log(id);
-                (Tone::Warning, format!("is still not ready: {reason}; its log: {}", log.display()))
+                (
+                    Tone::Warning,
+                    format!("is still not ready: {reason}; its log: {}", log.display()),
+                    json!({ "node": id, "state": "slow", "reason": reason, "log": log }),
+                )
             }
             Change::Died(how) => {
                 let how = how.as_deref().unwrap_or("nobody saw how");
                 (
                     Tone::Bad,
                     format!("died by itself ({how}); `anello fleet start {id}` brings it back"),
+                    json!({ "node": id, "state": "died", "reason": how, "last_lines": last_lines }),
                 )
             }
         };
         let name = self.palette.paint(Tone::Strong, format!("{id:width$}", width = self.width));
-        self.print(format_args!("{name}  {}", self.palette.paint(tone, text)))?;
-        if matches!(change, Change::Died(_)) {
-            for line in process::last_lines(&self.layout, id, LAST_LINES) {
-                self.print(format_args!("    {line}"))?;
-            }
+        let mut text = format!("{name}  {}", self.palette.paint(tone, text));
+        for line in &last_lines {
+            text.push_str("\n    ");
+            text.push_str(line);
         }
-        Ok(())
+        self.tell(text, document)
     }
 
     /// Once every node is ready, or clearly won't be soon.
@@ -216,11 +251,19 @@ impl Running {
             return Err(Failure::failed("no node came up: the lines above say why"));
         }
         let all = self.nodes.len();
-        let line = format!("{ready} of {all} nodes are ready after {:.1} s", took.as_secs_f64());
+        let seconds = took.as_secs_f64();
+        let line = format!("{ready} of {all} nodes are ready after {seconds:.1} s");
         let tone = if ready == all { Tone::Good } else { Tone::Warning };
-        self.print(self.palette.paint(tone, line))?;
-        super::keyspaces::apply(&self.layout, &fleet.keyspaces).await?;
-        self.print(hints::what_to_try(&self.layout))
+        let name = self.layout.name();
+        self.tell(
+            self.palette.paint(tone, line),
+            json!({ "fleet": name, "state": "up", "ready": ready, "nodes": all, "seconds": seconds }),
+        )?;
+        super::keyspaces::apply(&self.layout, &fleet.keyspaces, |tone, text, document| {
+            self.tell(self.palette.paint(tone, text), document)
+        })
+        .await?;
+        if self.json { Ok(()) } else { self.tell(hints::what_to_try(&self.layout), Value::Null) }
     }
 
     /// Stops every node, whoever started it. A second interrupt cuts it short.
@@ -230,10 +273,13 @@ impl Running {
             return Ok(());
         }
         // The nodes come first: what can't be printed does not keep them running.
-        let _ = output::line("stopping; Ctrl-C again kills");
+        let name = self.layout.name();
+        let stopping = json!({ "fleet": name, "state": "stopping" });
+        let _ = self.tell("stopping; Ctrl-C again kills", stopping);
         let left = stop::wait(&self.layout, &ids, stop::PATIENCE, interrupts.next()).await;
         for id in &left {
-            let _ = output::line(format_args!("{id} did not stop in time: killed"));
+            let killed = json!({ "node": id, "state": "killed" });
+            let _ = self.tell(format_args!("{id} did not stop in time: killed"), killed);
         }
         stop::send(&self.layout, &left, Signal::Kill);
         let left = stop::wait(&self.layout, &left, stop::PATIENCE, pending()).await;
@@ -242,7 +288,10 @@ impl Running {
         }
         match left.first() {
             Some(id) => Err(Failure::failed(format_args!("{id} can't be killed"))),
-            None => output::line(format_args!("fleet {} is down", self.layout.name())),
+            None => {
+                let down = json!({ "fleet": name, "state": "down" });
+                self.tell(format_args!("fleet {name} is down"), down)
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The frontier: up to where everything is done, while records end in any order.
 //!
-//! It never passes a record that is not done. One that failed holds it for good, so an import that is
-//! run again tries it again.
+//! It never passes a record that is not done. One that failed holds it for good, so an import that
+//! is interrupted and goes on tries it again.
 
 use std::collections::BTreeMap;
 

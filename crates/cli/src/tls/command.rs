@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anello_protocol::id::NodeId;
 use clap::Subcommand;
+use serde_json::json;
 
 use super::{
     AUTHORITY_DAYS, Authority, CERTIFICATE_DAYS, Holder, Host, Overwrite, Paths, TlsError,
@@ -20,6 +21,9 @@ pub(crate) enum TlsCommand {
     Init {
         /// Where to
         dir: PathBuf,
+        /// One JSON document on standard output
+        #[arg(long)]
+        json: bool,
     },
     /// Issue a certificate: DIR/ID.pem and DIR/ID.key, or DIR/client.ID.* with --client
     Issue {
@@ -36,27 +40,46 @@ pub(crate) enum TlsCommand {
         /// Put the new certificate and key in the place of those that are there
         #[arg(long)]
         replace: bool,
+        /// One JSON document on standard output
+        #[arg(long)]
+        json: bool,
     },
+}
+
+impl TlsCommand {
+    /// Whether a program reads what is printed.
+    pub(crate) fn wants_json(&self) -> bool {
+        match self {
+            TlsCommand::Init { json, .. } | TlsCommand::Issue { json, .. } => *json,
+        }
+    }
 }
 
 /// Makes what was asked for, and says where it is.
 pub(crate) fn run(command: TlsCommand) -> Result<Outcome, Failure> {
     match command {
-        TlsCommand::Init { dir } => {
+        TlsCommand::Init { dir, json } => {
             Authority::create(&dir)?;
-            let Paths { certificate, key } = Paths::authority(&dir);
+            let paths = Paths::authority(&dir);
+            if json {
+                return document(&paths, AUTHORITY_DAYS);
+            }
+            let Paths { certificate, key } = paths;
             output::line(format_args!(
                 "{}  the authority, for every node and client, good for {AUTHORITY_DAYS} days",
                 certificate.display()
             ))?;
             output::line(format_args!("{}  its key: keep it off the nodes", key.display()))?;
         }
-        TlsCommand::Issue { dir, id, host, client, replace } => {
+        TlsCommand::Issue { dir, id, host, client, replace, json } => {
             let holder = if client { Holder::Client(id) } else { Holder::Node(id) };
             let existed = Paths::of(&dir, &holder).exist();
             let overwrite = if replace { Overwrite::Replace } else { Overwrite::Never };
             let authority = Authority::open(&dir)?;
             let paths = authority.issue_into(&dir, &holder, &host, overwrite)?;
+            if json {
+                return document(&paths, CERTIFICATE_DAYS);
+            }
             let name = holder.dns_name();
             let replaced = if existed { ", in the place of the one before" } else { "" };
             output::line(format_args!(
@@ -66,6 +89,12 @@ pub(crate) fn run(command: TlsCommand) -> Result<Outcome, Failure> {
             output::line(format_args!("{}  its key", paths.key.display()))?;
         }
     }
+    Ok(Outcome::Done)
+}
+
+fn document(paths: &Paths, days: u64) -> Result<Outcome, Failure> {
+    let Paths { certificate, key } = paths;
+    output::json(&json!({ "certificate": certificate, "key": key, "days": days }))?;
     Ok(Outcome::Done)
 }
 

@@ -104,8 +104,12 @@ fn the_cluster_shows_itself() {
     assert_eq!(keyspaces["sessions"]["replication"]["eu"], 2);
     assert_eq!(keyspaces["sessions"]["read"], "one");
     assert_eq!(keyspaces["last"]["conflict"], "lww");
+    fleet
+        .run(&["keyspace", "alter", "sessions", "--read", "three"])
+        .fails(1, "asks for 3 replicas");
     fleet.run(&["keyspace", "drop", "sessions"]).fails(2, "--yes");
-    fleet.run(&["keyspace", "drop", "sessions", "--yes"]).succeeds();
+    let dropped = json(&fleet.run(&["keyspace", "drop", "sessions", "--yes", "--json"]));
+    assert_eq!(dropped["dropped"], "sessions");
     fleet.run(&["keyspace", "alter", "sessions"]).fails(1, "no keyspace sessions");
 }
 
@@ -147,6 +151,29 @@ fn a_killed_node_can_be_started_at_once() {
         fleet.run(&["fleet", "kill", "eu-a-1"]).succeeds();
         fleet.run(&["fleet", "start", "eu-a-1"]).succeeds();
     }
+    for action in ["pause", "resume", "stop", "start", "kill"] {
+        let done = json(&fleet.run(&["fleet", action, "eu-a-1", "--json"]));
+        let expected = serde_json::json!({ "fleet": "one", "action": action, "nodes": ["eu-a-1"] });
+        assert_eq!(done, expected);
+    }
+    let nope = ["fleet", "start", "--fleet", "nope", "eu-a-1"];
+    fleet.run(&nope).fails(1, "there is no fleet nope in this directory: --fleet is one of one");
+}
+
+#[test]
+fn a_program_can_follow_a_fleet() {
+    let mut fleet = Fleet::up(ONE_NODE, 1);
+    assert!(fleet.interrupt().success());
+    fleet.start_with(&["--json"]);
+    let ready = fleet.wait_for("\"state\":\"ready\"");
+    let document: serde_json::Value = serde_json::from_str(&ready).unwrap();
+    assert_eq!((&document["node"], &document["quic"]), (&"eu-a-1".into(), &fleet.quic(0).into()));
+    let up = fleet.wait_for("\"state\":\"up\"");
+    let document: serde_json::Value = serde_json::from_str(&up).unwrap();
+    assert_eq!((&document["ready"], &document["nodes"]), (&1.into(), &1.into()));
+    fleet.run(&["fleet", "kill", "eu-a-1"]).succeeds();
+    let stopped = fleet.wait_for("\"state\":\"stopped\"");
+    assert!(serde_json::from_str::<serde_json::Value>(&stopped).is_ok(), "{stopped}");
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! Import and check, against a real fleet.
 
-use std::fmt::Write;
+use std::{
+    fmt::Write,
+    time::{Duration, Instant},
+};
 
-use crate::support::fleet::Fleet;
+use crate::support::fleet::{Fleet, signal};
 
 const THREE_NODES: &str = r#"
 name       = "three"
@@ -55,21 +58,48 @@ fn a_killed_node_fails_no_record() {
     assert!(fleet.run(&["import", "--check", "in.jsonl"]).succeeds().contains("3000 the same"));
 }
 
-#[test]
-fn a_bookmark_that_cant_be_checked_is_not_believed() {
-    let fleet = Fleet::up(THREE_NODES, 3);
-    fleet.write("in.jsonl", &format!("{}nonsense\n{}", records(0..10), records(10..20)));
-    let import = |more: &[&str]| fleet.run(&[&["import", "in.jsonl"], more].concat());
-    assert_eq!(import(&[]).code, Some(1));
-    fleet.run(&["put", "key 0", "of somebody else"]).succeeds();
-    let other = import(&[]);
-    assert!(other.err.contains("beginning anew"), "{other:?}");
-    assert!(other.out.contains("20 written, 1 failed"), "{other:?}");
+/// Begins an import of `in.jsonl`, and interrupts it once it has kept how far it is.
+fn interrupt_import(fleet: &Fleet) {
+    let mut import = crate::support::anello(fleet.dir())
+        .args(["import", "in.jsonl", "--in-flight", "1"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let kept = fleet.dir().join(".anello/imports");
+    let is_kept = || std::fs::read_dir(&kept).is_ok_and(|mut entries| entries.next().is_some());
+    let until = Instant::now() + Duration::from_secs(60);
+    while !is_kept() {
+        assert!(Instant::now() < until && import.try_wait().expect("it is ours").is_none());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    signal("INT", import.id());
+    assert_eq!(import.wait().expect("it is ours").code(), Some(1));
+}
 
+#[test]
+fn a_bookmark_is_believed_if_the_cluster_is_seen_to_have_what_it_speaks_of() {
+    let fleet = Fleet::up(THREE_NODES, 3);
+    fleet.write("in.jsonl", &records(0..6000));
+    interrupt_import(&fleet);
+    let on = fleet.run(&["import", "in.jsonl"]);
+    assert!(on.err.contains("where the last import was interrupted"), "{on:?}");
+    assert!(!on.succeeds().contains("6000 written"), "{on:?}");
+
+    interrupt_import(&fleet);
+    fleet.run(&["delete", "key 0"]).succeeds();
+    let gone = fleet.run(&["import", "in.jsonl"]);
+    assert!(gone.err.contains("beginning anew"), "{gone:?}");
+    assert!(gone.succeeds().contains("6000 written, 0 failed"), "{gone:?}");
+
+    interrupt_import(&fleet);
     fleet.run(&["fleet", "kill", "eu-b-1"]).succeeds();
-    let unseen = import(&["-r", "3", "--patience", "5s"]);
-    assert!(unseen.err.contains("beginning anew"), "{unseen:?}");
-    assert!(unseen.out.contains("20 written, 1 failed"), "{unseen:?}");
+    let unseen = fleet.run(&["import", "in.jsonl", "-r", "3", "--patience", "1s"]);
+    unseen.fails(1, "--restart begins anew");
+    fleet.run(&["put", "key 0", "of somebody else"]).succeeds();
+    let other = fleet.run(&["import", "in.jsonl"]);
+    assert!(other.err.contains("where the last import was interrupted"), "{other:?}");
+    assert!(!other.succeeds().contains("6000 written"), "{other:?}");
 }
 
 #[test]
@@ -80,9 +110,14 @@ fn bad_records_are_listed_and_tried_again() {
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.err.contains("line 11: no record"), "{ended:?}");
     assert!(ended.out.contains("20 written, 1 failed"), "{ended:?}");
+    assert!(ended.err.contains("the same command again begins anew"), "{ended:?}");
     let again = fleet.run(&["import", "in.jsonl"]);
-    assert!(again.err.contains("going on after line 10"), "{again:?}");
-    assert!(again.out.contains("10 written, 1 failed"), "{again:?}");
+    assert!(!again.err.contains("interrupted"), "it came to its end: {again:?}");
+    assert!(again.out.contains("20 written, 1 failed"), "{again:?}");
+    let document = fleet.run(&["import", "in.jsonl", "--json"]);
+    assert_eq!(document.code, Some(1), "{document:?}");
+    assert_eq!(document.out.lines().count(), 1, "one document: {document:?}");
+    assert!(document.out.contains("\"failed\":1"), "{document:?}");
     assert_eq!(fleet.run_unread(&["import", "in.jsonl"]), Some(1), "a failure stays a failure");
     fleet.run(&["import", "none.jsonl"]).fails(2, "cannot read none.jsonl");
 }

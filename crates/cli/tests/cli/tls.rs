@@ -20,6 +20,21 @@ fn an_authority_issues_for_nodes_and_clients() {
 }
 
 #[test]
+fn programs_are_told_where_the_files_are() {
+    let dir = tempfile::tempdir().unwrap();
+    for (args, name) in [
+        (&["tls", "init", "tls", "--json"][..], "ca"),
+        (&["tls", "issue", "tls", "n", "--json"], "n"),
+    ] {
+        let ended = run(dir.path(), args);
+        let document: serde_json::Value = serde_json::from_str(ended.succeeds()).unwrap();
+        assert_eq!(document["certificate"], format!("tls/{name}.pem"));
+        assert_eq!(document["key"], format!("tls/{name}.key"));
+        assert!(document["days"].as_u64() > Some(800), "{document}");
+    }
+}
+
+#[test]
 fn nothing_is_overwritten_unasked() {
     let dir = tempfile::tempdir().unwrap();
     run(dir.path(), &["tls", "init", "tls"]).succeeds();

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{run, run_unread};
+use crate::support::{anello, run, run_unread};
 
 #[test]
 fn bad_usage_is_exit_code_2() {
@@ -10,6 +10,53 @@ fn bad_usage_is_exit_code_2() {
     for args in [&["nonsense"][..], &["fleet", "stop"], &["tls"], &["completions", "cobol"]] {
         assert_eq!(run(dir.path(), args).code, Some(2), "{args:?}");
     }
+}
+
+#[test]
+fn bad_usage_is_one_line_that_says_where_the_help_is() {
+    let dir = tempfile::tempdir().unwrap();
+    for (args, words) in [
+        (&["nonsense"][..], "'nonsense'; see `anello --help`"),
+        (&["put", "k", "v", "--colour", "red"], "'--colour' found; see `anello put --help`"),
+        (&["fleet", "stop"], "<NODE>...; see `anello fleet stop --help`"),
+        (&["get"], "<KEY>; see `anello get --help`"),
+        (&["get", "k", "--timeout", "soon"], "such as 500ms, 5s or 1m; see `anello get --help`"),
+        (&["keyspace", "create", "k", "--read", "each_quorum"], "a level of writes"),
+    ] {
+        run(dir.path(), args).fails(2, words);
+    }
+}
+
+#[test]
+fn a_failure_is_a_document_where_json_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    for (args, error) in [
+        (&["get", "k", "--json"][..], "bad_usage"),
+        (&["put", "k", "v", "--json", "--colour"], "bad_usage"),
+        (&["fleet", "stop", "eu-a-1", "--json"], "failed"),
+        (&["fleet", "up", "none.toml", "--json"], "bad_usage"),
+        (&["tls", "issue", "tls", "n", "--json"], "failed"),
+        (&["keyspace", "drop", "k", "--json"], "bad_usage"),
+        (&["import", "none.jsonl", "--json"], "bad_usage"),
+    ] {
+        let ended = run(dir.path(), args);
+        let document: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+        assert_eq!(document["error"], error, "{ended:?}");
+        let message = document["message"].as_str().unwrap();
+        assert!(ended.err.contains(message), "{ended:?}");
+    }
+}
+
+#[test]
+fn an_empty_variable_names_no_profile() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = anello(dir.path()).args(["get", "k"]).env("ANELLO_PROFILE", "").output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(err.contains("no profile says where the cluster is"), "{err}");
+    fs::create_dir(dir.path().join(".anello")).unwrap();
+    let profile = "seeds = ['127.0.0.1']\n[tls]\nca = 'a'\ncert = 'b'\nkey = 'c'\n";
+    fs::write(dir.path().join(".anello/profile.toml"), profile).unwrap();
+    run(dir.path(), &["get", "k"]).fails(2, "profile.toml: seeds: expected addresses such as");
 }
 
 #[test]
@@ -44,6 +91,11 @@ fn a_fleet_file_that_is_wrong_is_named_with_its_line() {
     run(dir.path(), &["fleet", "up", "fleet.toml"])
         .fails(2, "fleet.toml: line 2: unknown field `node`");
     run(dir.path(), &["fleet", "up", "none.toml"]).fails(2, "deploy/fleets/");
+    let reads = "name = 'x'\n[[datacenter]]\nname = 'eu'\nracks = { a = 1 }\n\
+                 [[keyspace]]\nname = 'k'\nread = 'each_quorum'\n";
+    fs::write(&file, reads).unwrap();
+    run(dir.path(), &["fleet", "up", "fleet.toml"])
+        .fails(2, "fleet.toml: keyspace k: read: each_quorum is a level of writes");
     assert!(!dir.path().join(".anello").exists());
 }
 

@@ -143,13 +143,15 @@ async fn write(
     write_id: Option<Result<WriteId, Error>>,
 ) -> Result<(Context, Option<Receipt>), Error> {
     let place = address.place()?;
-    let write_id = write_id.unwrap_or_else(|| Ok(WriteId(rand::random())))?;
+    let name = write_id.transpose()?;
+    let write_id = name.unwrap_or_else(|| WriteId(rand::random()));
     let message = |left| Write {
         keyspace: place.keyspace.clone(),
         key: place.key.clone(),
         content: content.clone(),
         context: context.clone().map(|context| context.0),
         write_id,
+        is_named: name.is_some(),
         options: options.request(left),
     };
     let (written, receipt) = place.operation(&options).writing().run(message).await?;

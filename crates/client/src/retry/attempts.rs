@@ -80,25 +80,28 @@ impl Attempts {
                 Retry::Free => true,
                 Retry::Paid => budget.take(now),
             };
-        let kind = self.telling(failure.kind);
-        if allowed { Verdict::Again(at) } else { Verdict::GiveUp(self.give_up(kind)) }
-    }
-
-    /// The reason, or the account of the replicas that was given before if there is just no answer: the
-    /// last attempt is often cut off by the end of the operation.
-    fn telling(&mut self, kind: ErrorKind) -> ErrorKind {
-        match kind {
-            ErrorKind::Timeout { tally: None } => self.account.clone().unwrap_or(kind),
-            ErrorKind::Unavailable { .. } | ErrorKind::Timeout { tally: Some(_) } => {
-                self.account.insert(kind).clone()
-            }
-            kind => kind,
+        if let ErrorKind::Unavailable { .. } | ErrorKind::Timeout { tally: Some(_) } = failure.kind
+        {
+            self.account = Some(failure.kind.clone());
         }
+        if allowed { Verdict::Again(at) } else { Verdict::GiveUp(self.give_up(failure.kind)) }
     }
 
     /// The error of an operation that ends here.
     pub(crate) fn give_up(&self, kind: ErrorKind) -> Error {
-        Error::new(kind, self.in_doubt)
+        Error::new(self.telling(kind), self.in_doubt)
+    }
+
+    /// The reason, or the account of the replicas that was given before if this one is only about the
+    /// node that was asked last: where replicas are down, retries end at nodes that are down as well.
+    fn telling(&self, kind: ErrorKind) -> ErrorKind {
+        match kind {
+            ErrorKind::Timeout { tally: None }
+            | ErrorKind::Unreachable(_)
+            | ErrorKind::Refused(_)
+            | ErrorKind::Overloaded { .. } => self.account.clone().unwrap_or(kind),
+            kind => kind,
+        }
     }
 
     /// When the operation is over, whatever has come of it.
@@ -112,7 +115,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::retry::LONGEST_PAUSE;
+    use crate::{error::Tally, retry::LONGEST_PAUSE};
 
     fn operation(writes: bool, now: Instant) -> Attempts {
         Attempts::new(Duration::from_secs(2), writes, now + Duration::from_secs(5))
@@ -153,6 +156,41 @@ mod tests {
         let cut_off = attempts.failed(failure(true, Retry::Paid), end, &mut budget, 0.5);
         let Verdict::GiveUp(error) = cut_off else { panic!("the time is over") };
         assert_eq!((error.kind(), error.may_have_happened()), (&unavailable, true));
+    }
+
+    #[test]
+    fn a_node_that_gives_no_account_hides_none() {
+        let now = Instant::now();
+        let counted = ErrorKind::Timeout { tally: Some(Tally { required: 6, received: 5 }) };
+        let others = [
+            ErrorKind::Unreachable("it is down".into()),
+            ErrorKind::Refused("another CA".into()),
+            ErrorKind::Overloaded { retry_after: Duration::ZERO },
+        ];
+        for kind in others {
+            let mut budget = RetryBudget::new(now);
+            let mut attempts = operation(true, now);
+            assert_eq!(*attempts.give_up(kind.clone()).kind(), kind, "there is no account yet");
+            let first = Failure { kind: counted.clone(), in_doubt: true, retry: Retry::Paid };
+            assert!(matches!(attempts.failed(first, now, &mut budget, 0.5), Verdict::Again(_)));
+            let last = Failure { kind: kind.clone(), in_doubt: false, retry: Retry::Free };
+            let ended = attempts.failed(last, attempts.deadline(), &mut budget, 0.5);
+            let Verdict::GiveUp(error) = ended else { panic!("the time is over") };
+            assert_eq!((error.kind(), error.may_have_happened()), (&counted, true));
+            assert_eq!(*attempts.give_up(kind).kind(), counted, "nobody is left to be asked");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_request_is_said_whatever_came_before() {
+        let now = Instant::now();
+        let mut budget = RetryBudget::new(now);
+        let mut attempts = operation(true, now);
+        let kind = ErrorKind::Unavailable { required: 2, alive: 1 };
+        let refused = Failure { kind, in_doubt: false, retry: Retry::Paid };
+        assert!(matches!(attempts.failed(refused, now, &mut budget, 0.5), Verdict::Again(_)));
+        let invalid = ErrorKind::Invalid("a context of another key".into());
+        assert_eq!(*attempts.give_up(invalid.clone()).kind(), invalid);
     }
 
     #[test]

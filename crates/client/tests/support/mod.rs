@@ -283,14 +283,14 @@ impl World {
     fn found(&self, key: &Key) -> Found {
         let data = self.data.lock().unwrap();
         let Some(versions) = data.get(key) else {
-            return Found { versions: vec![], context: None };
+            return Found { versions: vec![], context: ContextToken(String::new()) };
         };
         let ids: Vec<_> = versions.iter().map(|(id, _)| format!("{id:?}")).collect();
         let versions = versions.iter().map(|(_, content)| FoundVersion {
             content: content.clone(),
             time: HybridTime::default(),
         });
-        Found { versions: versions.collect(), context: Some(ContextToken(ids.join(","))) }
+        Found { versions: versions.collect(), context: ContextToken(ids.join(",")) }
     }
 
     fn store(&self, write: Write) -> Written {

@@ -8,9 +8,10 @@ use std::{
 
 use anello_gateway::Limits;
 use anello_protocol::message::client::Written;
+use proptest::{prelude::*, test_runner::TestRunner};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 
-use crate::support::{Gateway, eventually, request, token};
+use crate::support::{Gateway, eventually, request, token, value};
 
 #[test]
 fn requests_in_a_row_are_answered_in_their_order() {
@@ -21,6 +22,101 @@ fn requests_in_a_row_are_answered_in_their_order() {
     client.send(&all).unwrap();
     let statuses: Vec<u16> = lines.iter().map(|_| client.receive(false).status).collect();
     assert_eq!(statuses, [200, 200, 404, 204, 200]);
+}
+
+#[test]
+fn a_pipelined_head_leaves_the_answer_before_it_alone() {
+    let gateway = Gateway::start();
+    for lines in [
+        ["GET /kv/a", "HEAD /kv/a", "GET /kv/b"],
+        ["HEAD /kv/a", "GET /kv/a", "HEAD /kv/b"],
+        ["PUT /kv/a", "HEAD /kv/a", "GET /nowhere"],
+    ] {
+        let mut client = gateway.connect();
+        let all: Vec<u8> = lines.iter().flat_map(|line| request(line, &[], b"")).collect();
+        client.send(&all).unwrap();
+        for line in lines {
+            let alone = gateway.ask(line, &[], b"");
+            let answer = client.receive(line.starts_with("HEAD"));
+            assert_eq!((answer.status, answer.body), (alone.status, alone.body), "{line}");
+        }
+    }
+}
+
+#[test]
+fn it_does_not_matter_how_a_hundred_requests_are_cut() {
+    let gateway = Gateway::start();
+    let chunked = [("Transfer-Encoding", "chunked")];
+    let requests: Vec<_> = (0..100_usize)
+        .map(|number| match number % 5 {
+            0 => request("GET /kv/a", &[], b""),
+            1 => request(&format!("PUT /kv/{number}"), &[], &vec![b'x'; number * number]),
+            2 => request("HEAD /kv/a", &[], b""),
+            3 => request(
+                &format!("PUT /kv/{number}"),
+                &chunked,
+                b"3;a=b\r\nabc\r\n0\r\nA: b\r\n\r\n",
+            ),
+            _ => request("GET /kv/a#b", &[], b""),
+        })
+        .collect();
+    let all = requests.concat();
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(30));
+    let cuts = prop::collection::vec(any::<prop::sample::Index>(), 0..60);
+    let outcome = runner.run(&cuts, |cuts| {
+        gateway.state().writes.clear();
+        let mut client = gateway.connect();
+        let mut ends: Vec<_> = cuts.iter().map(|cut| cut.index(all.len())).collect();
+        ends.push(all.len());
+        ends.sort_unstable();
+        let mut sent = 0;
+        for end in ends {
+            client.send(&all[sent..end]).unwrap();
+            sent = end;
+        }
+        for number in 0..requests.len() {
+            let answer = client.receive(number % 5 == 2);
+            let expected = if number % 5 == 4 { 400 } else { 200 };
+            prop_assert_eq!(answer.status, expected, "{}: {:?}", number, answer);
+        }
+        for (place, (write, _)) in gateway.state().writes.iter().enumerate() {
+            let number = place / 2 * 5 + 1 + place % 2 * 2;
+            let key = number.to_string();
+            prop_assert_eq!(write.key.as_bytes(), key.as_bytes());
+            let expected =
+                if place % 2 == 0 { vec![b'x'; number * number] } else { b"abc".to_vec() };
+            prop_assert_eq!(&write.content, &value(&expected));
+        }
+        prop_assert_eq!(gateway.state().writes.len(), 40);
+        Ok(())
+    });
+    outcome.unwrap();
+}
+
+#[test]
+fn a_half_closed_client_gets_all_its_answers() {
+    let gateway = Gateway::start();
+    let mut client = gateway.connect();
+    client.send(&request("GET /kv/a", &[], b"").repeat(3)).unwrap();
+    client.finish();
+    for _ in 0..3 {
+        assert_eq!(client.receive(false).status, 200);
+    }
+    assert!(client.is_closed());
+}
+
+#[test]
+fn nothing_follows_the_last_answer() {
+    let gateway = Gateway::start();
+    for last in [
+        request("GET /kv/a", &[("Connection", "close")], b""),
+        b"GET /kv/a HTTP/1.0\r\n\r\n".to_vec(),
+    ] {
+        let mut client = gateway.connect();
+        client.send(&[last, request("GET /kv/a", &[], b"")].concat()).unwrap();
+        assert_eq!(client.receive(false).status, 200);
+        assert!(client.is_closed());
+    }
 }
 
 #[test]
@@ -133,11 +229,11 @@ fn https_where_a_certificate_is_given() {
     let mut session = rustls::ClientConnection::new(Arc::new(client), name).unwrap();
     let mut socket = TcpStream::connect(gateway.address).unwrap();
     let mut stream = rustls::Stream::new(&mut session, &mut socket);
-    let headers = [("Connection", "close")];
-    stream.write_all(&request("GET /kv/k", &headers, b"")).unwrap();
+    let last = request("GET /kv/k", &[("Connection", "close")], b"");
+    stream.write_all(&[request("HEAD /kv/k", &[], b""), last].concat()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert_eq!(answer.matches("HTTP/1.1 200 OK\r\n").count(), 2, "{answer}");
     assert!(answer.ends_with(r#"{"value":"v","encoding":"utf-8","context":"ctx"}"#), "{answer}");
 
     // Plain HTTP is not answered there.

@@ -87,6 +87,7 @@ fn bad_requests() {
         "{}",
         r#"{"value": 1}"#,
         r#"{"value": "v", "ttl": 1}"#,
+        r#"["v", "utf-8", null]"#,
         r#"{"value": "v", "encoding": "hex"}"#,
         r#"{"value": "***", "encoding": "base64"}"#,
         "{\"value\"",
@@ -178,6 +179,33 @@ fn unavailable() {
 }
 
 #[test]
+fn a_node_of_no_cluster_says_so() {
+    let gateway = Gateway::start();
+    let error = RequestError::Unavailable { required: 1, alive: 0 };
+    {
+        let mut state = gateway.state();
+        state.found = Ok(Answer::from(Err(error.clone())));
+        state.written = Ok(Answer::from(Err(error.clone())));
+        state.location = Err(error);
+        state.view.as_mut().unwrap().not_ready = Some("asks the seeds to take it in".into());
+    }
+    let lines = ["GET /kv/k", "PUT /kv/k", "DELETE /kv/k", "GET /admin/ring?key=k"];
+    let said = |line| {
+        let answer = gateway.ask(line, &[], b"");
+        assert_eq!(answer.error(), (503, "unavailable".into()));
+        assert_eq!((&answer.json()["required"], &answer.json()["alive"]), (&json!(1), &json!(0)));
+        answer.json()["message"].as_str().unwrap().to_owned()
+    };
+    for line in lines {
+        assert!(said(line).contains("asks the seeds to take it in"), "{line}");
+    }
+    gateway.state().view.as_mut().unwrap().not_ready = None;
+    for line in lines {
+        assert!(said(line).contains("1 replica must answer and none can be reached"), "{line}");
+    }
+}
+
+#[test]
 fn timeout() {
     let gateway = Gateway::start();
     let error = RequestError::Timeout { required: 3, received: 2 };
@@ -185,6 +213,7 @@ fn timeout() {
     let answer = gateway.get("/kv/k");
     assert_eq!(answer.error(), (504, "timeout".into()));
     assert_eq!((&answer.json()["required"], &answer.json()["received"]), (&json!(3), &json!(2)));
+    assert!(!answer.json()["message"].as_str().unwrap().contains("write"));
 
     // A coordinator that says nothing at all is given up soon after the request's own deadline.
     gateway.state().hold_writes = true;

@@ -73,29 +73,46 @@ fn keys_are_bytes_whatever_they_are() {
 #[test]
 fn one_version_is_json_or_bytes() {
     let gateway = Gateway::start();
-    gateway.state().found = Ok(found(&[value(b"hi")], Some("ctx")));
+    gateway.state().found = Ok(found(&[value(b"hi")]));
     let answer = gateway.get("/kv/k");
     assert_eq!(answer.status, 200);
     assert_eq!(answer.json(), json!({"value": "hi", "encoding": "utf-8", "context": "ctx"}));
     assert_eq!(answer.header("Anello-Context"), Some("ctx"));
 
-    gateway.state().found = Ok(found(&[value(b"\xff\0")], Some("ctx")));
+    gateway.state().found = Ok(found(&[value(b"\xff\0")]));
     let expected = json!({"value": "/wA=", "encoding": "base64", "context": "ctx"});
     assert_eq!(gateway.get("/kv/k").json(), expected);
     let answer = gateway.ask("GET /kv/k", &[BYTES], b"");
     assert_eq!((answer.status, &answer.body[..]), (200, &b"\xff\0"[..]));
     assert_eq!(answer.header("Content-Type"), Some("application/octet-stream"));
     assert_eq!(answer.header("Anello-Context"), Some("ctx"));
-    gateway.state().found = Ok(found(&[value(b"")], Some("ctx")));
+    gateway.state().found = Ok(found(&[value(b"")]));
     let answer = gateway.ask("GET /kv/k", &[BYTES], b"");
     assert_eq!((answer.status, answer.body.len()), (200, 0));
+}
+
+#[test]
+fn headers_that_come_twice_are_one_list_or_one_value() {
+    let gateway = Gateway::start();
+    let json = ("Accept", "application/json;q=0.5");
+    let answer = gateway.ask("GET /kv/k", &[json, BYTES], b"");
+    assert_eq!(answer.header("Content-Type"), Some("application/octet-stream"));
+
+    let text = ("Content-Type", "text/plain");
+    let json = ("Content-Type", "application/json");
+    for headers in [[text, json], [json, text]] {
+        let answer = gateway.ask("PUT /kv/k", &headers, br#"{"value": "v"}"#);
+        assert_eq!(answer.error(), (400, "bad_request".into()));
+    }
+    assert!(gateway.state().writes.is_empty());
+    assert_eq!(gateway.ask("PUT /kv/k", &[text, text], b"v").status, 200);
 }
 
 #[test]
 fn siblings_are_listed_with_the_deleted() {
     let gateway = Gateway::start();
     let siblings = [value(b"a"), Content::Tombstone, value(b"\xff")];
-    gateway.state().found = Ok(found(&siblings, Some("ctx")));
+    gateway.state().found = Ok(found(&siblings));
     for headers in [&[][..], &[BYTES]] {
         let answer = gateway.ask("GET /kv/k", headers, b"");
         assert_eq!((answer.status, answer.header("Anello-Context")), (300, Some("ctx")));
@@ -114,11 +131,12 @@ fn siblings_are_listed_with_the_deleted() {
 #[test]
 fn the_deleted_and_the_never_written_are_not_found() {
     let gateway = Gateway::start();
-    gateway.state().found = Ok(found(&[], None));
+    gateway.state().found = Ok(found(&[]));
     let answer = gateway.get("/kv/k");
     assert_eq!(answer.error(), (404, "not_found".into()));
-    assert_eq!((answer.json().get("context"), answer.header("Anello-Context")), (None, None));
-    gateway.state().found = Ok(found(&[Content::Tombstone], Some("ctx")));
+    assert_eq!(answer.json().get("context"), None);
+    assert_eq!(answer.header("Anello-Context"), Some("ctx"));
+    gateway.state().found = Ok(found(&[Content::Tombstone]));
     let answer = gateway.ask("GET /kv/k", &[BYTES], b"");
     assert_eq!(answer.error(), (404, "not_found".into()));
     assert_eq!(answer.json()["context"], json!("ctx"));
@@ -134,7 +152,7 @@ fn head_is_get_without_the_body() {
         (&[value(b"v"), Content::Tombstone], 300),
         (&[Content::Tombstone], 404),
     ] {
-        gateway.state().found = Ok(found(contents, Some("ctx")));
+        gateway.state().found = Ok(found(contents));
         // On one connection: a body that came all the same would be taken for the next answer.
         for line in ["HEAD /kv/k", "GET /kv/k"] {
             let answer = client.ask(line, &[], b"");
@@ -227,7 +245,7 @@ fn a_receipt_comes_with_the_answer() {
             replica(Role::StandIn, ReplicaOutcome::Refused),
         ],
     };
-    let mut answer = found(&[value(b"v")], Some("ctx"));
+    let mut answer = found(&[value(b"v")]);
     answer.receipt = Some(receipt);
     gateway.state().found = Ok(answer);
     let answer = gateway.ask("GET /kv/k", &[("Anello-Explain", "true")], b"");

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anello_gateway::Limits;
 
-use crate::support::{Client, Gateway, eventually, value};
+use crate::support::{Client, Gateway, eventually, request, value};
 
 const MAX_VALUE: usize = 1_048_576;
 
@@ -117,6 +117,59 @@ fn a_client_that_asks_first_is_told_to_go_on() {
 }
 
 #[test]
+fn a_head_past_its_bounds_is_refused() {
+    let gateway = Gateway::start();
+    let head = "GET /kv/k HTTP/1.1\r\nHost: a\r\n";
+    let (name, line) = ("a".repeat(65_536), "x".repeat(30_000));
+    for text in [
+        format!("{head}{name}: x\r\n\r\n"),
+        format!("{head}x: {name}\r\n\r\n"),
+        format!("{head}{}\r\n", format!("x: {line}\r\n").repeat(5)),
+        format!("GET /{name} HTTP/1.1\r\nHost: a\r\n\r\n"),
+        format!("{name} / HTTP/1.1\r\nHost: a\r\n\r\n"),
+        format!("{head}\r\n{head}{name}: x\r\n\r\n"),
+    ] {
+        let mut client = gateway.connect();
+        client.send(text.as_bytes()).unwrap();
+        let mut answer = client.receive(false);
+        if text.matches("GET /kv/k").count() > 1 {
+            assert_eq!(answer.status, 200);
+            answer = client.receive(false);
+        }
+        assert_eq!(answer.error(), (431, "bad_request".into()), "{text:.60}");
+        client.finish();
+        assert!(client.is_closed());
+    }
+    // Within the bounds, it is served.
+    let answer = gateway.ask("GET /kv/k", &[("x", &line), ("y", &line)], b"");
+    assert_eq!(answer.status, 200);
+}
+
+#[test]
+fn what_frames_a_body_is_bounded() {
+    let gateway = Gateway::start();
+    let (name, line) = ("a".repeat(200_000), "x".repeat(30_000));
+    let send = |framed: &str| {
+        let mut client = gateway.connect();
+        let chunked = [("Transfer-Encoding", "chunked")];
+        client.send(&request("PUT /kv/k", &chunked, framed.as_bytes())).unwrap();
+        let answer = client.receive(false);
+        (answer.status, client)
+    };
+    for framed in [format!("1;{name}\r\na\r\n0\r\n\r\n"), format!("0\r\nA: {name}\r\n\r\n")] {
+        let (status, client) = send(&framed);
+        assert_eq!(status, 400);
+        client.finish();
+    }
+    assert!(gateway.state().writes.is_empty());
+    // Whatever of it passes, a `#` after it is seen.
+    let framed = format!("{}0\r\n\r\n", format!("1;{line}\r\na\r\n").repeat(8));
+    let (status, mut client) = send(&framed);
+    assert_eq!(status, 200);
+    assert_eq!(client.ask("GET /kv/a#b", &[], b"").error(), (400, "bad_key".into()));
+}
+
+#[test]
 fn bodies_for_operators_are_small() {
     let gateway = Gateway::start();
     let answer = gateway.put_json("/admin/keyspaces/carts", &" ".repeat(70_000));
@@ -143,4 +196,19 @@ fn slow_uploads_leave_room_for_small_values() {
     assert!(slow >= 5 && slow + late == errors.len(), "{errors:?}");
     eventually(|| large().status == 200);
     assert!(gateway.state().writes.iter().all(|(write, _)| write.key.as_bytes() != b"slow"));
+}
+
+#[test]
+fn a_small_value_may_come_slowly() {
+    let gateway = Gateway::start();
+    let mut small = gateway.connect();
+    small.send(b"PUT /kv/small HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\na").unwrap();
+    // Larger ones, which began no earlier, are cut off for their slowness in the meantime.
+    let mut large = gateway.connect();
+    let head = b"PUT /kv/large HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n";
+    large.send(&[head, &[b'x'; 20_000][..]].concat()).unwrap();
+    assert_eq!(large.receive(false).error(), (408, "bad_request".into()));
+    small.send(b"bc").unwrap();
+    assert_eq!(small.receive(false).status, 200);
+    assert_eq!(gateway.state().writes.pop().unwrap().0.content, value(b"abc"));
 }

@@ -67,6 +67,11 @@ fn where_a_key_lives() {
     let located = gateway.state().located.pop().unwrap();
     assert_eq!(located.key.as_bytes(), b"\0\xffa/b");
     assert_eq!(located.keyspace.as_str(), "carts");
+    // A key is spelled here as in its own path.
+    assert_eq!(gateway.get("/admin/ring?key=a+b").status, 200);
+    assert_eq!(gateway.get("/kv/a+b").status, 200);
+    let located = gateway.state().located.pop().unwrap();
+    assert_eq!(located.key, gateway.state().gets.pop().unwrap().0.key);
     assert_eq!(gateway.get("/admin/ring?key=a").status, 200);
     assert_eq!(gateway.state().located.pop().unwrap().keyspace.as_str(), "default");
 
@@ -140,7 +145,13 @@ fn keyspaces_are_set_field_by_field() {
 #[test]
 fn bad_changes_of_keyspaces_are_refused() {
     let gateway = Gateway::start();
-    for body in ["x", r#"{"colour": "red"}"#, r#"{"replication": 3}"#, r#"{"read": "most"}"#] {
+    for body in [
+        "x",
+        r#"{"colour": "red"}"#,
+        r#"{"replication": 3}"#,
+        r#"{"read": "most"}"#,
+        r#"["auto", "lww"]"#,
+    ] {
         let answer = gateway.put_json("/admin/keyspaces/carts", body);
         assert_eq!(answer.error(), (400, "bad_request".into()), "{body}");
     }

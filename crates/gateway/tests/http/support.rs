@@ -87,10 +87,10 @@ pub(crate) fn value(bytes: &[u8]) -> Content {
 }
 
 /// A read that found this.
-pub(crate) fn found(contents: &[Content], context: Option<&str>) -> Answer<Found> {
+pub(crate) fn found(contents: &[Content]) -> Answer<Found> {
     let versions = contents.iter().cloned();
     let versions = versions.map(|content| FoundVersion { content, time: HybridTime::default() });
-    Ok(Found { versions: versions.collect(), context: context.map(token) }).into()
+    Ok(Found { versions: versions.collect(), context: token("ctx") }).into()
 }
 
 fn member() -> Member {
@@ -115,7 +115,7 @@ impl Backstage {
             writes: vec![],
             located: vec![],
             altered: vec![],
-            found: Ok(found(&[value(b"v")], Some("ctx"))),
+            found: Ok(found(&[value(b"v")])),
             written: Ok(Ok(Written { context: token("ctx") }).into()),
             hold_writes: false,
             held: vec![],

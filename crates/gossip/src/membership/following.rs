@@ -81,7 +81,7 @@ impl Membership {
     /// Takes the record's state as the one to act under, and tells everybody in the node.
     pub(super) fn act_under(&mut self, state: ClusterState) {
         let state = Arc::new(state);
-        self.heartbeats.set_members(state.members.keys());
+        self.heartbeats.set_members(self.now, state.members.keys());
         self.admission.took_in(state.members.keys());
         self.readiness.entered(self.now);
         self.seeker = None;

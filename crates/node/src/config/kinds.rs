@@ -7,7 +7,7 @@ use anello_protocol::{
     id::{ClusterName, Datacenter, NodeId, Rack},
 };
 use toml::Value;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{Durability, LogFormat};
 
@@ -157,9 +157,13 @@ impl Kind<SocketAddr> {
 }
 
 impl Kind<String> {
-    pub(super) fn address() -> Self {
-        Self::new("a host and a port, such as \"10.0.0.5:7400\"", |given| {
-            given.text().filter(|text| is_address(text)).map(String::from)
+    /// An address that others are told: it must lead to this machine from elsewhere.
+    pub(super) fn reachable_address() -> Self {
+        let expected = "the host and the port at which others reach the node, such as \
+                        \"10.0.0.5:7400\"";
+        Self::new(expected, |given| {
+            let leads_here = |text: &&str| is_address(text) && !is_unspecified(text);
+            given.text().filter(leads_here).map(String::from)
         })
     }
 
@@ -175,6 +179,10 @@ impl Kind<String> {
                         \"info,anello_gossip=debug\"";
         Self::new(expected, |given| {
             let text = given.text().filter(|text| !text.trim().is_empty())?;
+            let mut directives = text.split(',').filter(|one| !one.is_empty());
+            // The filter takes a word that is no level for a target, and silences all others.
+            let is_clear = |one: &str| one.contains(['=', '[']) || is_level(one);
+            directives.all(is_clear).then_some(())?;
             EnvFilter::try_new(text).ok().map(|_| text.into())
         })
     }
@@ -208,6 +216,15 @@ impl Kind<LogFormat> {
             _ => None,
         })
     }
+}
+
+fn is_level(text: &str) -> bool {
+    text.parse::<LevelFilter>().is_ok()
+}
+
+/// Whether this is every address of a machine, which is where one listens and not where one connects.
+fn is_unspecified(text: &str) -> bool {
+    text.parse::<SocketAddr>().is_ok_and(|address| address.ip().to_canonical().is_unspecified())
 }
 
 /// Whether this is `host:port`, with a port that one can connect to.

@@ -32,6 +32,10 @@ macro_rules! section {
         pub(super) struct $type {
             $(pub(super) $key: Raw,)*
         }
+
+        impl $type {
+            const KEYS: &[&str] = &[$(stringify!($key)),*];
+        }
     };
 }
 
@@ -42,3 +46,19 @@ section!(RawTls { ca, cert, key });
 section!(RawHttpTls { cert, key });
 section!(RawStorage { durability });
 section!(RawTelemetry { otlp_endpoint, sample_ratio, log, log_format });
+
+/// The paths of all settings, such as `node.id`.
+pub(super) fn paths() -> impl Iterator<Item = String> {
+    let keys = [
+        RawNode::KEYS,
+        RawCluster::KEYS,
+        RawAddresses::KEYS,
+        RawAddresses::KEYS,
+        RawTls::KEYS,
+        RawHttpTls::KEYS,
+        RawStorage::KEYS,
+        RawTelemetry::KEYS,
+    ];
+    let sections = SECTIONS.into_iter().zip(keys);
+    sections.flat_map(|(section, keys)| keys.iter().map(move |key| format!("{section}.{key}")))
+}

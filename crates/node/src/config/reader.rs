@@ -15,7 +15,7 @@ use toml::{Table, Value};
 use super::{
     Problem,
     kinds::{Given, Kind},
-    raw::{Raw, RawConfig, SECTIONS},
+    raw::{self, Raw, RawConfig, SECTIONS},
 };
 
 const PREFIX: &str = "ANELLO_";
@@ -65,8 +65,12 @@ impl Reader {
             // A name that is no text is none of a setting, which is then said of it.
             let variable = variable.to_string_lossy();
             let Some(name) = variable.strip_prefix(PREFIX) else { continue };
-            // One without a separator is no setting of a node: `ANELLO_PROFILE` is the CLI's.
-            let Some((section, key)) = name.rsplit_once(SEPARATOR) else { continue };
+            // One without a separator is no setting of a node: `ANELLO_PROFILE` is the CLI's, and an
+            // orchestrator says by `ANELLO_SERVICE_HOST` where a service called `anello` is.
+            let Some((section, key)) = name.rsplit_once(SEPARATOR) else {
+                reader.problems.extend(slip(&variable, name));
+                continue;
+            };
             let section = section.to_ascii_lowercase().replace(SEPARATOR, ".");
             let key = key.to_ascii_lowercase();
             let path = format!("{section}.{key}");
@@ -153,10 +157,11 @@ impl Reader {
             }
         };
         text.parse::<Table>().unwrap_or_else(|error| {
-            let line = error.span().map_or(1, |span| {
-                1 + text.get(..span.start).unwrap_or_default().matches('\n').count()
-            });
-            let place = format!("{} line {line}", path.display());
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count();
+            let key = text.lines().nth(line).and_then(|text| text.split_once('='));
+            let key = key.map(|(key, _)| format!(": {}", key.trim())).unwrap_or_default();
+            let place = format!("{} line {}{key}", path.display(), line + 1);
             let message = error.message().replace('\n', ", ");
             self.problems.push(Problem { place, what: format!("expected TOML: {message}") });
             Table::new()
@@ -240,6 +245,20 @@ impl Reader {
             problem.place == file || problem.what.starts_with("expected TOML")
         })
     }
+}
+
+/// What is wrong with a variable that is no setting and was most likely meant as one: `ANELLO_NODE_ID`,
+/// `ANELLO_DATA_DIR`.
+fn slip(given: &str, name: &str) -> Option<Problem> {
+    let letters = |text: &str| text.to_ascii_lowercase().replace(['_', '.'], "");
+    let name = letters(name);
+    let is_meant = |path: &String| {
+        let (_, key) = path.rsplit_once('.').unwrap_or_default();
+        name == letters(path) || name == letters(key)
+    };
+    let meant = raw::paths().find(is_meant)?;
+    let what = format!("unknown setting; expected {}", variable(&meant));
+    Some(Problem { place: given.into(), what })
 }
 
 fn variable(path: &str) -> String {

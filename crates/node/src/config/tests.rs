@@ -244,6 +244,30 @@ const BAD: &[(&str, &str, &str)] = &[
         "node.toml: telemetry.sample_ratio: expected a number from 0 to 1, found 7",
     ),
     (
+        "log           = \"info,anello_gossip=debug\"",
+        "log = \"loud\"",
+        "node.toml: telemetry.log: expected error, warn, info, debug or trace, or directives such as \
+         \"info,anello_gossip=debug\", found \"loud\"",
+    ),
+    (
+        "log           = \"info,anello_gossip=debug\"",
+        "log = \"anello_gossip=debug,loud\"",
+        "node.toml: telemetry.log: expected error, warn, info, debug or trace, or directives such as \
+         \"info,anello_gossip=debug\", found \"anello_gossip=debug,loud\"",
+    ),
+    (
+        "quic = \"10.0.0.5:7400\"",
+        "quic = \"0.0.0.0:7400\"",
+        "node.toml: advertise.quic: expected the host and the port at which others reach the node, such \
+         as \"10.0.0.5:7400\", found \"0.0.0.0:7400\"",
+    ),
+    (
+        "quic = \"10.0.0.5:7400\"",
+        "http = \"[::]:7480\"",
+        "node.toml: advertise.http: expected the host and the port at which others reach the node, such \
+         as \"10.0.0.5:7400\", found \"[::]:7480\"",
+    ),
+    (
         "log_format    = \"json\"",
         "log_format = \"xml\"",
         "node.toml: telemetry.log_format: expected \"text\" or \"json\", found \"xml\"",
@@ -255,6 +279,11 @@ const BAD: &[(&str, &str, &str)] = &[
          advertise, tls, http.tls, storage, telemetry",
     ),
     ("[node]\n", "[node\n", "node.toml line 2: expected TOML: unclosed table, expected `]`"),
+    (
+        "rack       = \"a\"",
+        "rack = \"a\"\nrack = \"b\"",
+        "node.toml line 6: rack: expected TOML: duplicate key",
+    ),
     (
         "\n[node]",
         "id = 1\n[node]",
@@ -272,8 +301,26 @@ fn every_problem_is_one_line_with_place_key_and_what_was_expected() {
 }
 
 #[test]
+fn levels_and_directives_are_good_logs() {
+    for log in ["info", "TRACE", "off", "warn,anello_gossip=debug", "anello[request]=trace,info,"] {
+        let config = load(SMALL, &[("ANELLO_TELEMETRY__LOG", log)]).expect(log);
+        assert_eq!(config.telemetry.log, log);
+    }
+}
+
+#[test]
 fn a_problem_in_the_environment_names_the_variable() {
     let cases = [
+        (
+            ("ANELLO_TELEMETRY__LOG", "loud"),
+            "ANELLO_TELEMETRY__LOG: expected error, warn, info, debug or trace, or directives such as \
+             \"info,anello_gossip=debug\", found \"loud\"",
+        ),
+        (
+            ("ANELLO_ADVERTISE__QUIC", "0.0.0.0:7400"),
+            "ANELLO_ADVERTISE__QUIC: expected the host and the port at which others reach the node, such \
+             as \"10.0.0.5:7400\", found \"0.0.0.0:7400\"",
+        ),
         (
             ("ANELLO_NODE__WEIGHT", "heavy"),
             "ANELLO_NODE__WEIGHT: expected a number above 0 and up to 100, found \"heavy\"",
@@ -290,6 +337,31 @@ fn a_problem_in_the_environment_names_the_variable() {
     ];
     for (variable, line) in cases {
         assert_eq!(load(WHOLE, &[variable]).expect_err(line), [line]);
+    }
+}
+
+#[test]
+fn a_variable_that_was_meant_as_a_setting_is_refused() {
+    for (given, meant) in [
+        ("ANELLO_NODE_ID", "ANELLO_NODE__ID"),
+        ("ANELLO_LISTENHTTP", "ANELLO_LISTEN__HTTP"),
+        ("ANELLO_DATA_DIR", "ANELLO_NODE__DATA_DIR"),
+        ("ANELLO_HTTP_TLS_CERT", "ANELLO_HTTP__TLS__CERT"),
+        ("ANELLO_TELEMETRY_LOG_FORMAT", "ANELLO_TELEMETRY__LOG_FORMAT"),
+    ] {
+        let line = format!("{given}: unknown setting; expected {meant}");
+        assert_eq!(load(SMALL, &[(given, "x")]).expect_err(given), [line]);
+    }
+    for other in ["ANELLO_PROFILE", "ANELLO_SERVICE_HOST", "ANELLO_PORT_7480_TCP_ADDR"] {
+        assert!(load(SMALL, &[(other, "x")]).is_ok(), "{other} is no setting of a node");
+    }
+}
+
+#[test]
+fn every_setting_has_its_path() {
+    let paths: Vec<_> = raw::paths().collect();
+    for path in ["node.id", "advertise.quic", "http.tls.key", "telemetry.log_format"] {
+        assert!(paths.iter().any(|known| known == path), "{path} is not in {paths:?}");
     }
 }
 

@@ -6,14 +6,14 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use anello_protocol::id::{Epoch, KeyspaceId};
 
 /// See the head of this file.
 #[derive(Default)]
-pub(super) struct Held(RwLock<Inner>);
+pub(super) struct Held(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -39,12 +39,12 @@ impl Inner {
 impl Held {
     /// What the disk says of an earlier process.
     pub(super) fn of(keyspaces: BTreeSet<KeyspaceId>) -> Self {
-        Self(RwLock::new(Inner { keyspaces, ..Inner::default() }))
+        Self(Mutex::new(Inner { keyspaces, ..Inner::default() }))
     }
 
     /// The keyspaces that are held.
     pub(super) fn all(&self) -> BTreeSet<KeyspaceId> {
-        self.read().keyspaces.clone()
+        self.inner().keyspaces.clone()
     }
 
     /// Queues a write of a keyspace, which is held from then on; gives it back if the keyspace was
@@ -53,18 +53,9 @@ impl Held {
         &self,
         keyspace: KeyspaceId,
         write: W,
-        queue: impl Fn(W) -> Result<(), W>,
+        queue: impl FnOnce(W) -> Result<(), W>,
     ) -> Result<(), W> {
-        {
-            let inner = self.read();
-            if inner.is_dropped(keyspace) {
-                return Err(write);
-            }
-            if inner.keyspaces.contains(&keyspace) {
-                return queue(write);
-            }
-        }
-        let mut inner = self.write();
+        let mut inner = self.inner();
         if inner.is_dropped(keyspace) {
             return Err(write);
         }
@@ -79,7 +70,7 @@ impl Held {
     /// The members have agreed on these keyspaces. Whether a sweep has to be begun: one that is under way
     /// goes on to what is dropped meanwhile.
     pub(super) fn agreed(&self, keyspaces: &BTreeSet<KeyspaceId>, epoch: Epoch) -> bool {
-        let mut inner = self.write();
+        let mut inner = self.inner();
         if inner.agreed.as_ref().is_none_or(|(_, known)| *known <= epoch) {
             inner.agreed = Some((keyspaces.clone(), epoch));
         }
@@ -90,7 +81,7 @@ impl Held {
 
     /// What the sweep has to do next; none ends it.
     pub(super) fn next_sweep(&self) -> Option<BTreeSet<KeyspaceId>> {
-        let mut inner = self.write();
+        let mut inner = self.inner();
         let dropped = inner.dropped();
         inner.is_sweeping = !dropped.is_empty();
         inner.is_sweeping.then_some(dropped)
@@ -98,21 +89,17 @@ impl Held {
 
     /// The sweep could not begin; the next agreed state begins another.
     pub(super) fn sweep_failed(&self) {
-        self.write().is_sweeping = false;
+        self.inner().is_sweeping = false;
     }
 
     /// The last of a dropped keyspace is gone.
     pub(super) fn swept(&self, keyspace: KeyspaceId) {
-        self.write().keyspaces.remove(&keyspace);
+        self.inner().keyspaces.remove(&keyspace);
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
         // No change below the lock can be left half done.
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -135,13 +122,20 @@ mod tests {
 
     #[test]
     fn a_keyspace_is_held_before_its_first_write_is_queued() {
-        let held = Held::default();
-        let seen = held.queue(ONE, (), |()| {
-            // The lock is taken: nobody can look in between.
-            assert!(held.0.try_read().is_err());
-            Ok(())
-        });
-        assert_eq!((seen, held.all()), (Ok(()), BTreeSet::from([ONE])));
+        // Whoever looks while it is queued sees what is so in the end.
+        for (outcome, expected) in [(Err(()), BTreeSet::new()), (Ok(()), BTreeSet::from([ONE]))] {
+            let held = Held::default();
+            let seen = std::thread::scope(|scope| {
+                let mut looking = None;
+                let queued = held.queue(ONE, (), |()| {
+                    looking = Some(scope.spawn(|| held.all()));
+                    outcome
+                });
+                assert_eq!(queued, outcome);
+                looking.expect("it was queued").join().expect("it saw something")
+            });
+            assert_eq!(seen, expected);
+        }
     }
 
     #[test]

@@ -27,17 +27,18 @@ const CACHE_MAX_BYTES: usize = 1024 * MIB;
 const RECENT_MIN_BYTES: usize = 32 * MIB;
 const RECENT_MAX_BYTES: usize = 512 * MIB;
 
-/// A cache of blocks sized to the machine: an eighth of its memory, because machines run more than one
-/// node, and the page cache below has what doesn't fit.
+/// A cache of blocks sized to the machine: a twelfth of its memory, because machines run up to six nodes,
+/// which together with what was written lately take three quarters, and the page cache below has what
+/// doesn't fit.
 pub(super) fn cache() -> Cache {
-    let eighth = memory_bytes().map_or(CACHE_MIN_BYTES, |bytes| bytes / 8);
-    Cache::new_lru_cache(eighth.clamp(CACHE_MIN_BYTES, CACHE_MAX_BYTES))
+    let twelfth = memory_bytes().map_or(CACHE_MIN_BYTES, |bytes| bytes / 12);
+    Cache::new_lru_cache(twelfth.clamp(CACHE_MIN_BYTES, CACHE_MAX_BYTES))
 }
 
-/// What was written lately may take a sixteenth of the machine's memory.
+/// What was written lately may take half as much.
 pub(super) fn recent_bytes() -> usize {
-    let sixteenth = memory_bytes().map_or(RECENT_MIN_BYTES, |bytes| bytes / 16);
-    sixteenth.clamp(RECENT_MIN_BYTES, RECENT_MAX_BYTES)
+    let share = memory_bytes().map_or(RECENT_MIN_BYTES, |bytes| bytes / 24);
+    share.clamp(RECENT_MIN_BYTES, RECENT_MAX_BYTES)
 }
 
 /// For the database as a whole.

@@ -161,14 +161,19 @@ impl RocksStore {
 
     /// Queues changes; refused, and `done` dropped, when too much waits, or they are of a keyspace that
     /// was dropped.
-    pub(super) fn submit(&self, changes: Vec<Change>, flag: Flag, done: Done) -> Result<(), Done> {
+    pub(super) fn submit(
+        &self,
+        changes: Vec<Change>,
+        flag: Flag,
+        done: Done,
+    ) -> Result<(), StoreBusy> {
         let submission = Submission { changes, flag, class: Class::Data, done };
         let queue = |submission| self.commits.submit(submission);
         let queued = match flag {
             Flag::Holds(keyspace) => self.held.queue(keyspace, submission, queue),
             Flag::Swept(_) | Flag::Unconcerned => queue(submission),
         };
-        queued.map_err(|submission| submission.done)
+        queued.map_err(|_| StoreBusy)
     }
 
     /// The keyspaces that have data here, or may have once what is queued is written.
@@ -301,7 +306,7 @@ impl Store for RocksStore {
         }
         let flag = Flag::Holds(commit.key.keyspace);
         let done = Box::new(|outcome: Result<(), String>| done(outcome.map_err(StoreError)));
-        self.submit(changes, flag, done).map_err(|_| StoreBusy)
+        self.submit(changes, flag, done)
     }
 
     fn load_vnode(&self, partition: PartitionId) -> Result<Option<VnodeRecord>, StoreError> {

@@ -2,9 +2,11 @@
 //!
 //! The store takes no more of them by then, so one pass over all data finds everything: first what is queued
 //! is waited for, then all is read and what belongs to those keyspaces deleted, then the flag "holds data
-//! here" goes. A pass that is cut short leaves the flag standing; a later one begins again: in a moment if
-//! the disk failed it, at the next start if the process ended. Nobody sees that data meanwhile: a
-//! keyspace's id is never given out twice.
+//! here" goes. Whatever of it the disk refuses or fails is done again until it succeeds. A pass that the end
+//! of the process cuts short leaves the flag standing, and the next start begins again. Nobody sees that
+//! data meanwhile: a keyspace's id is never given out twice.
+//!
+//! The store may be closed between any two steps, so that it never waits for a sweep for long.
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +16,8 @@ use std::{
 };
 
 use anello_protocol::id::KeyspaceId;
-use rocksdb::{Direction, IteratorMode, ReadOptions};
+use anello_replica::store::StoreBusy;
+use rocksdb::ReadOptions;
 
 use super::{
     commit::{Change, Flag},
@@ -24,91 +27,171 @@ use super::{
 
 /// Entries that are looked at, and at most deleted, in one go.
 const STEP: usize = 1_000;
+/// A step ends with the entry that fills these: an iterator reads values too.
+const STEP_BYTES: usize = 4 << 20;
 /// Between two steps, so that requests hardly notice.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Before the next attempt, when the disk is busy or fails.
+/// Before the next attempt, when too much waits for the disk.
+const PAUSE_WHILE_BUSY: Duration = Duration::from_millis(250);
+/// Before the next attempt, when the disk fails: doubled each time, up to the most.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+const PAUSE_AFTER_FAILURE_MAX: Duration = Duration::from_secs(64);
+
+/// Why a step was not done.
+enum Failure {
+    Busy,
+    Disk(String),
+}
+
+impl From<rocksdb::Error> for Failure {
+    fn from(error: rocksdb::Error) -> Self {
+        Self::Disk(error.into_string())
+    }
+}
 
 /// Sweeps dropped keyspaces away on a thread of its own, until none is left or the store is closed.
 pub(super) fn start(store: Weak<RocksStore>) -> std::io::Result<()> {
-    let sweep = move || while pass(&store) {};
+    let sweep = move || while pass(&store).is_some() {};
     thread::Builder::new().name("sweep".into()).spawn(sweep).map(|_| ())
 }
 
-/// Whether there may be more to do.
-fn pass(store: &Weak<RocksStore>) -> bool {
-    let Some(dropped) = store.upgrade().and_then(|store| store.held().next_sweep()) else {
-        return false;
-    };
-    match run(store, &dropped) {
-        Ok(Some(deleted)) => tracing::info!(deleted, "swept away what dropped keyspaces left"),
-        Ok(None) => return false,
-        Err(reason) => {
-            tracing::warn!("can't sweep away what dropped keyspaces left, trying again: {reason}");
-            thread::sleep(PAUSE_AFTER_FAILURE);
-        }
-    }
-    true
-}
-
-/// Says how many entries were deleted, or nothing if the store was closed in the meantime.
-fn run(store: &Weak<RocksStore>, dropped: &BTreeSet<KeyspaceId>) -> Result<Option<u64>, String> {
-    let Some(open) = store.upgrade() else { return Ok(None) };
+/// Nothing if there is no more to do, or the store was closed.
+fn pass(store: &Weak<RocksStore>) -> Option<()> {
+    let dropped = store.upgrade()?.held().next_sweep()?;
     // Behind everything that was queued while the keyspaces were still there.
-    commit(&open, Vec::new(), Flag::Unconcerned)?;
-    drop(open);
+    insist(store, |store| commit(store, Vec::new(), Flag::Unconcerned))?;
     let mut deleted = 0;
     let mut next = Some(Vec::new());
     while let Some(from) = next {
-        let Some(store) = store.upgrade() else { return Ok(None) };
-        let (found, then) = step(&store, dropped, &from)?;
-        next = then;
-        deleted += found.len() as u64;
-        if !found.is_empty() {
-            commit(&store, found, Flag::Unconcerned)?;
-        }
-        drop(store);
+        let found = insist(store, |store| step(store, &dropped, &from))?;
+        deleted += found.deleted;
+        next = found.next;
         thread::sleep(PAUSE);
     }
-    let Some(store) = store.upgrade() else { return Ok(None) };
-    for &keyspace in dropped {
-        commit(&store, Vec::new(), Flag::Swept(keyspace))?;
-        store.held().swept(keyspace);
+    for &keyspace in &dropped {
+        insist(store, |store| {
+            commit(store, Vec::new(), Flag::Swept(keyspace))?;
+            store.held().swept(keyspace);
+            Ok(())
+        })?;
     }
-    Ok(Some(deleted))
+    tracing::info!(deleted, "swept away what dropped keyspaces left");
+    Some(())
 }
 
-/// What of the next entries goes, and where to go on.
-fn step(
-    store: &RocksStore,
-    dropped: &BTreeSet<KeyspaceId>,
-    from: &[u8],
-) -> Result<(Vec<Change>, Option<Vec<u8>>), String> {
+/// Does it again and again until it succeeds, or gives nothing because the store was closed.
+fn insist<T>(
+    store: &Weak<RocksStore>,
+    mut act: impl FnMut(&RocksStore) -> Result<T, Failure>,
+) -> Option<T> {
+    let mut pause_after_failure = PAUSE_AFTER_FAILURE;
+    loop {
+        let outcome = act(&*store.upgrade()?);
+        match outcome {
+            Ok(done) => return Some(done),
+            Err(Failure::Busy) => thread::sleep(PAUSE_WHILE_BUSY),
+            Err(Failure::Disk(reason)) => {
+                tracing::warn!(
+                    "can't sweep away what dropped keyspaces left, trying again: {reason}"
+                );
+                thread::sleep(pause_after_failure);
+                pause_after_failure = (pause_after_failure * 2).min(PAUSE_AFTER_FAILURE_MAX);
+            }
+        }
+    }
+}
+
+/// What a step has done.
+struct Step {
+    deleted: usize,
+    /// Where to go on.
+    next: Option<Vec<u8>>,
+}
+
+/// Deletes what of the next entries goes.
+fn step(store: &RocksStore, dropped: &BTreeSet<KeyspaceId>, from: &[u8]) -> Result<Step, Failure> {
     let shared = store.shared();
     let mut options = ReadOptions::default();
     options.fill_cache(false);
-    let mode = IteratorMode::From(from, Direction::Forward);
-    let entries = shared.db.iterator_cf_opt(shared.family(Family::Data), options, mode);
+    let mut entries = shared.db.raw_iterator_cf_opt(shared.family(Family::Data), options);
+    entries.seek(from);
     let mut changes = Vec::new();
-    for (seen, entry) in entries.enumerate() {
-        let (key, _) = entry.map_err(|error| error.into_string())?;
-        if seen == STEP {
-            return Ok((changes, Some(key.into_vec())));
+    let (mut seen, mut bytes) = (0, 0);
+    let mut next = None;
+    while let Some((key, value)) = entries.item() {
+        if seen == STEP || bytes >= STEP_BYTES {
+            next = Some(key.to_vec());
+            break;
         }
-        if keys::keyspace_of(&key).is_some_and(|keyspace| dropped.contains(&keyspace)) {
-            changes.push(Change { family: Family::Data, key: key.into_vec(), value: None });
+        seen += 1;
+        bytes += key.len() + value.len();
+        if keys::keyspace_of(key).is_some_and(|keyspace| dropped.contains(&keyspace)) {
+            changes.push(Change { family: Family::Data, key: key.to_vec(), value: None });
         }
+        entries.next();
     }
-    Ok((changes, None))
+    entries.status()?;
+    drop(entries);
+    let deleted = changes.len();
+    if deleted > 0 {
+        commit(store, changes, Flag::Unconcerned)?;
+    }
+    Ok(Step { deleted, next })
 }
 
 /// Commits and waits for it.
-fn commit(store: &RocksStore, changes: Vec<Change>, flag: Flag) -> Result<(), String> {
+fn commit(store: &RocksStore, changes: Vec<Change>, flag: Flag) -> Result<(), Failure> {
     let (done, outcome) = mpsc::sync_channel(1);
     let done = move |result| {
         // The sweep waits for exactly this.
         let _ = done.send(result);
     };
-    store.submit(changes, flag, Box::new(done)).map_err(|_| String::from("the disk is busy"))?;
-    outcome.recv().map_err(|_| String::from("the store was closed"))?
+    store.submit(changes, flag, Box::new(done)).map_err(|StoreBusy| Failure::Busy)?;
+    let outcome = outcome.recv().unwrap_or_else(|_| Err("the store was closed".into()));
+    outcome.map_err(Failure::Disk)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::rocks::tests::{key, open, versions, write};
+
+    #[test]
+    fn a_step_ends_by_bytes_too() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = open(&dir);
+        for number in 0..9 {
+            write(&store, &key(4, number), versions(number, 1 << 20));
+        }
+        let dropped = BTreeSet::from([KeyspaceId(4)]);
+        let mut from = Vec::new();
+        for expected in [4, 4, 1] {
+            let Ok(Step { deleted, next }) = step(&store, &dropped, &from) else {
+                panic!("failed")
+            };
+            assert_eq!((deleted, next.is_some()), (expected, expected == 4));
+            from = next.unwrap_or_default();
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_done_again_until_the_store_is_closed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = open(&dir);
+        let weak = Arc::downgrade(&store);
+        let mut attempts = 0;
+        let done = insist(&weak, |_| {
+            attempts += 1;
+            if attempts < 3 { Err(Failure::Busy) } else { Ok(attempts) }
+        });
+        assert_eq!(done, Some(3));
+        let mut store = Some(store);
+        let done = insist(&weak, |_| {
+            store = None;
+            Err::<(), _>(Failure::Busy)
+        });
+        assert_eq!(done, None);
+    }
 }

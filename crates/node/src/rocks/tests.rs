@@ -25,14 +25,14 @@ use crate::config::Durability;
 /// Long enough for anything that is to happen on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn key(keyspace: u64, number: u64) -> DataKey {
+pub(super) fn key(keyspace: u64, number: u64) -> DataKey {
     // Scattered, as hashes are.
     let hash = KeyHash(number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     let key = Key::new(format!("key-{number}").into_bytes()).expect("within the bound");
     DataKey { hash, keyspace: KeyspaceId(keyspace), key }
 }
 
-fn versions(number: u64, bytes: usize) -> Versions {
+pub(super) fn versions(number: u64, bytes: usize) -> Versions {
     let actor = ActorId { incarnation: Incarnation(7), birth: 1 };
     Versions::from(Version {
         dot: Dot { actor, counter: number + 1 },
@@ -51,14 +51,14 @@ fn commit(key: &DataKey, versions: Versions) -> Commit {
     Commit { partition: PartitionId(0), key: key.clone(), versions, vnode_record: None }
 }
 
-fn write(store: &RocksStore, key: &DataKey, versions: Versions) {
+pub(super) fn write(store: &RocksStore, key: &DataKey, versions: Versions) {
     let (done, outcome) = mpsc::channel();
     let done = Box::new(move |result| done.send(result).expect("the test listens"));
     store.commit(commit(key, versions), done).expect("room");
     outcome.recv().expect("told").expect("durable");
 }
 
-fn open(dir: &tempfile::TempDir) -> Arc<RocksStore> {
+pub(super) fn open(dir: &tempfile::TempDir) -> Arc<RocksStore> {
     Arc::new(RocksStore::open(&dir.path().join("db"), Durability::Sync).expect("opens"))
 }
 

@@ -77,6 +77,9 @@ pub struct Write {
     pub context: Option<ContextToken>,
     /// The write's name: a retry carries the same one.
     pub write_id: WriteId,
+    /// Whether the writer chose the name, so that a retry may come at any time: then even a delete
+    /// that finds nothing is remembered.
+    pub is_named: bool,
     /// How.
     pub options: RequestOptions,
 }
@@ -102,8 +105,8 @@ impl<T> From<Result<T, RequestError>> for Answer<T> {
 pub struct Found {
     /// The versions to show: none if nobody has written the key, several if they are concurrent.
     pub versions: Vec<FoundVersion>,
-    /// What the reader has seen with them; absent if nobody has written the key.
-    pub context: Option<ContextToken>,
+    /// What the reader has seen with them: nothing, if nobody has written the key.
+    pub context: ContextToken,
 }
 
 /// One version, as a reader is shown it.

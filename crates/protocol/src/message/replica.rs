@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     causality::Context,
-    cluster::ClusterState,
     id::{Epoch, NodeId},
     key::DataKey,
     message::client::{Answer, Write, Written},
@@ -26,8 +25,8 @@ use crate::{
 /// Why a vnode or a coordinator won't do what it was asked; nothing was changed, except where said.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Refusal {
-    /// The request was made under an older cluster state; here is the newer one.
-    StaleEpoch(Box<ClusterState>),
+    /// The request was made under an older cluster state than this one, which gossip will bring.
+    StaleEpoch(Epoch),
     /// The request was made under a newer cluster state than this node knows.
     Behind(Epoch),
     /// This node does not hold the partition.

@@ -126,7 +126,7 @@ pub(crate) fn read_replies() -> Vec<Result<Held, Refusal>> {
     vec![
         Ok(Held::Full(versions())),
         Ok(Held::Digest(VersionsDigest(0xfeed))),
-        Err(Refusal::StaleEpoch(Box::new(cluster_state()))),
+        Err(Refusal::StaleEpoch(Epoch(8))),
         Err(Refusal::Behind(Epoch(8))),
         Err(Refusal::NotOwner),
         Err(Refusal::Frozen),
@@ -228,7 +228,7 @@ pub(crate) fn get_replies() -> Vec<Answer<Found>> {
             FoundVersion { content: value, time },
             FoundVersion { content: Content::Tombstone, time },
         ],
-        context: Some(ContextToken("AQ".into())),
+        context: ContextToken("AQ".into()),
     };
     vec![
         Answer { result: Ok(found), receipt: Some(receipt()) },
@@ -248,6 +248,7 @@ pub(crate) fn write() -> Write {
         content: Content::Value(Value::new("tea").expect("short")),
         context: Some(ContextToken("AQ".into())),
         write_id: WriteId(3),
+        is_named: true,
         options: options(),
     }
 }

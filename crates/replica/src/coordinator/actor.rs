@@ -24,7 +24,10 @@ use super::{
     CallNumber, Coordinator, CoordinatorConfig, Effect, Incoming, Input, Outgoing, Reply, Token,
     calls::{Calls, Outcome},
 };
-use crate::{clock::Clock, placement::View};
+use crate::{
+    clock::{Clock, in_time},
+    placement::View,
+};
 
 /// What a coordinator's actor is made of.
 pub struct CoordinatorParts {
@@ -307,6 +310,7 @@ impl Handler<Call<ForwardWrite>> for CoordinatorActor {
     type Result = ();
 
     fn handle(&mut self, call: Call<ForwardWrite>, context: &mut Self::Context) {
+        let Some(call) = in_time(call) else { return };
         let token = self.wait(call.context.trace, WaitingReply::Forward(call.reply));
         self.turn(context, Input::Forward { token, forward: call.message });
     }
@@ -316,6 +320,7 @@ impl Handler<Call<RelayVersions>> for CoordinatorActor {
     type Result = ();
 
     fn handle(&mut self, call: Call<RelayVersions>, context: &mut Self::Context) {
+        let Some(call) = in_time(call) else { return };
         let token = self.wait(call.context.trace, WaitingReply::Relay(call.reply));
         self.turn(context, Input::Relay { token, relay: call.message });
     }

@@ -97,7 +97,7 @@ impl Forwarding {
                 Ok(_) | Err(_) => return Progress::Answered(answer),
             },
             Ok(Incoming::Forwarded(Err(refusal))) => match refusal {
-                Refusal::StaleEpoch(newer) => return Progress::Stale(newer.epoch),
+                Refusal::StaleEpoch(newer) => return Progress::Stale(newer),
                 Refusal::Busy => self.refused = Some(overloaded()),
                 Refusal::Storage(_) => self.maybe_written = true,
                 Refusal::Behind(_)
@@ -114,7 +114,7 @@ impl Forwarding {
             return Progress::Going;
         }
         self.ask_next(desk, head, write);
-        match self.refused.take_if(|_| self.rounds > 0) {
+        match self.refused.take_if(|_| self.retry_at.is_some()) {
             Some(error) => Progress::Refused(error),
             None => Progress::Going,
         }

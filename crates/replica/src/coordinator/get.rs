@@ -12,6 +12,7 @@ use super::{
     desk::{Desk, Head, earliest},
     events::{CallFailure, Incoming, Reply},
     read::{Progress, QuorumRead},
+    receipt::receipt_of_nobody,
     site::Site,
 };
 use crate::tally::Side;
@@ -120,11 +121,13 @@ impl GetRequest {
     }
 
     fn read(&mut self, desk: &mut Desk) -> Result<QuorumRead, RequestError> {
-        let Get { keyspace, key, options } = &self.get;
-        let site = Site::find(desk, Side::Read, keyspace, key, |configured| {
-            options.read.unwrap_or(configured)
-        })?;
+        let site = self.site(desk)?;
         QuorumRead::start(desk, &mut self.head, site)
+    }
+
+    fn site(&self, desk: &Desk) -> Result<Site, RequestError> {
+        let Get { keyspace, key, options } = &self.get;
+        Site::find(desk, Side::Read, keyspace, key, |configured| options.read.unwrap_or(configured))
     }
 
     fn go_on(&mut self, desk: &mut Desk, progress: Progress) {
@@ -170,10 +173,12 @@ impl GetRequest {
 
     fn fail(&mut self, desk: &mut Desk, error: RequestError) {
         let receipt = match &self.phase {
-            Phase::Reading(read) if self.get.options.explain => {
-                Some(read.receipt(desk, &self.head))
+            _ if !self.get.options.explain => None,
+            Phase::Reading(read) => Some(read.receipt(desk, &self.head)),
+            _ => {
+                let site = self.site(desk).ok();
+                site.map(|site| receipt_of_nobody(desk, &site, self.head.us(desk)))
             }
-            _ => None,
         };
         self.phase = Phase::Over;
         desk.reply(&self.head, Reply::Get(Answer { result: Err(error), receipt }));
@@ -184,11 +189,8 @@ impl GetRequest {
 fn found(read: QuorumRead) -> Found {
     let key = read.key().clone();
     let versions = read.into_result();
-    if versions.is_empty() {
-        return Found { versions: Vec::new(), context: None };
-    }
-    let token = token_encode(&key, &versions.context());
-    Found { versions: shown(versions), context: Some(ContextToken(token)) }
+    let context = ContextToken(token_encode(&key, &versions.context()));
+    Found { versions: shown(versions), context }
 }
 
 /// Each write once, and of several tombstones one: that it was deleted can only be said once.

@@ -177,9 +177,7 @@ impl Coordinator {
     fn forwarded(&mut self, token: Token, forward: ForwardWrite) {
         let own = self.desk.epoch();
         let refusal = match &self.desk.view {
-            Some(view) if forward.epoch < own => {
-                Refusal::StaleEpoch(Box::new((**view.cluster()).clone()))
-            }
+            Some(_) if forward.epoch < own => Refusal::StaleEpoch(own),
             Some(_) if forward.epoch == own => return self.write(token, forward.write, true),
             _ => Refusal::Behind(own),
         };

@@ -38,8 +38,8 @@ pub(super) enum Progress {
     Stale(Epoch),
     /// The vnode has too much to do; nothing was written.
     Busy,
-    /// There is no such vnode here, although the agreed state says so: it couldn't be opened. Nothing was
-    /// written.
+    /// No vnode here takes it: it couldn't be opened, or can't be called. This attempt wrote nothing; one
+    /// before it may have.
     Missing,
     /// The vnode, or its store, has failed; the write may have been kept.
     Broken(Refusal),
@@ -84,7 +84,7 @@ impl Minting {
             Ok(_) | Err(CallFailure::Unreachable | CallFailure::Refused) => Refusal::NotOwner,
         };
         match refusal {
-            Refusal::StaleEpoch(newer) => Progress::Stale(newer.epoch),
+            Refusal::StaleEpoch(newer) => Progress::Stale(newer),
             Refusal::Behind(_) | Refusal::Frozen => {
                 self.ask_later(desk, head);
                 Progress::Going

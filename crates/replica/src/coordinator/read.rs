@@ -121,7 +121,7 @@ impl QuorumRead {
                 None
             }
             Ok(Incoming::Read(Err(Refusal::StaleEpoch(newer)))) => {
-                return Progress::Stale(newer.epoch);
+                return Progress::Stale(newer);
             }
             Ok(_) => Some(ReplicaOutcome::Refused),
             Err(failure) => Some(outcome_of_failure(failure)),

@@ -33,6 +33,15 @@ pub(super) fn receipt(
     }
 }
 
+/// The receipt of a request that came to nothing before any replica had a part in it.
+pub(super) fn receipt_of_nobody(desk: &Desk, site: &Site, us: u64) -> Receipt {
+    let unreachable = site.placement.replicas.iter().map(|place| {
+        let is_gone = place.id != desk.node && !desk.peers.is_reachable(&place.id);
+        is_gone.then_some((ReplicaOutcome::Unreachable, us))
+    });
+    receipt(desk, site, unreachable)
+}
+
 /// How a failed call looks in a receipt.
 pub(super) fn outcome_of_failure(failure: CallFailure) -> ReplicaOutcome {
     match failure {

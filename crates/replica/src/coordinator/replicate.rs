@@ -262,7 +262,7 @@ impl Replication {
         let passes = passes(&refusal);
         self.failed(desk, head, at, ReplicaOutcome::Refused, passes);
         match refusal {
-            Refusal::StaleEpoch(newer) => Progress::Stale(newer.epoch),
+            Refusal::StaleEpoch(newer) => Progress::Stale(newer),
             _ => Progress::Going,
         }
     }

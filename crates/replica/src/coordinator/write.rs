@@ -275,8 +275,9 @@ impl WriteRequest {
             Ok(site) => site,
             Err(error) => return self.fail(desk, error),
         };
-        if shown.is_empty() {
-            // A tombstone over nothing would only be a sibling to whoever writes at the same time.
+        if shown.is_empty() && !self.write.is_named {
+            // A tombstone over nothing would only be a sibling to whoever writes at the same time. But it
+            // alone remembers the write, and whoever named it may send it again after such a one.
             return self.succeed(desk, &site, &Context::new(), receipt);
         }
         if shown.knows(self.write.write_id) {
@@ -332,10 +333,6 @@ impl WriteRequest {
         let Phase::Minting(Minting { site, .. }) = &self.phase else { return };
         let others = others_of(desk, site);
         match refusal {
-            // The other coordinator would take this for a promise that nothing was written.
-            Refusal::NotOwner if self.is_forwarded && self.maybe_written => {
-                self.refuse(desk, Refusal::Storage("the vnode is missing".into()));
-            }
             refusal if self.is_forwarded => self.refuse(desk, refusal),
             _ if !others.is_empty() => self.forward(desk, others),
             Refusal::NotOwner => {

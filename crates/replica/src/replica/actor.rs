@@ -13,13 +13,13 @@ use anello_protocol::{
     key::DataKey,
     message::replica::{Held, MintVersion, Minted, ReadVersions, Refusal, StoreVersions, Stored},
 };
-use anello_transport::{Call, CallError, ReplyTo};
+use anello_transport::{Call, ReplyTo};
 
 use super::{
     CommitNumber, CommitOutcome, Effect, Input, Replica, ReplicaConfig, Reply, Request, Token,
 };
 use crate::{
-    clock::Clock,
+    clock::{Clock, in_time},
     placement::View,
     store::{CachedRead, Store, StoreBusy, StoreError, VnodeRecord},
 };
@@ -266,16 +266,6 @@ impl Handler<Stop> for ReplicaActor {
     fn handle(&mut self, _: Stop, context: &mut Self::Context) {
         context.stop();
     }
-}
-
-/// A call that somebody still waits for. What has waited in the mailbox past its deadline is not worth
-/// the work, least of all under load.
-fn in_time<M: anello_protocol::message::Message>(call: Call<M>) -> Option<Call<M>> {
-    if call.context.remaining().is_zero() {
-        call.reply.fail(CallError::Timeout);
-        return None;
-    }
-    Some(call)
 }
 
 impl fmt::Debug for ReplicaActor {

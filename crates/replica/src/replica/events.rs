@@ -49,7 +49,8 @@ pub enum Reply {
 pub enum CommitOutcome {
     /// It is durable.
     Durable,
-    /// The store had no room for it: it was not kept, and never will be.
+    /// The store had no room for it: it was not kept, and never will be. This has to be told before the
+    /// next effect is asked for: a later commit of the key would have kept it after all.
     NotTaken,
     /// It failed, with a sentence. It may have been kept all the same.
     Failed(String),

@@ -60,6 +60,13 @@ impl OpenKey {
         self.uncommitted.retain(|(own, _)| *own != number);
     }
 
+    /// A commit was never kept and never will be, and those that contain it are not to be made: the
+    /// numbers of these.
+    pub(super) fn withdraw_from(&mut self, number: CommitNumber) -> Vec<CommitNumber> {
+        let first = self.uncommitted.partition_point(|(own, _)| *own < number);
+        self.uncommitted.drain(first..).map(|(own, _)| own).filter(|own| *own != number).collect()
+    }
+
     /// Whether everything is durable, so that the store can tell it as well.
     pub(super) fn is_settled(&self) -> bool {
         self.uncommitted.is_empty()

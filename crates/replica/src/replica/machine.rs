@@ -108,8 +108,11 @@ struct CommitUnderWay {
     /// The life of the vnode in which it was issued.
     life: Incarnation,
     record: Option<VnodeRecord>,
-    replies: Vec<(Token, Reply, usize)>,
+    replies: Replies,
 }
+
+/// What is answered once a commit has ended, and what each request weighs.
+type Replies = Vec<(Token, Reply, usize)>;
 
 impl Replica {
     /// A vnode that goes on from what the store remembers of it.
@@ -303,15 +306,9 @@ impl Replica {
                 }
                 None
             }
-            // What was issued in it can be issued again: nobody has seen it and nothing holds it.
-            CommitOutcome::NotTaken if open.last_commit() == Some(number) => {
-                open.failed(number);
-                Some(Refusal::Busy)
-            }
             CommitOutcome::NotTaken => {
-                open.failed(number);
-                self.issuer.end(life);
-                Some(Refusal::Storage("the store took a later commit and not this one".into()))
+                let withdrawn = open.withdraw_from(number);
+                return self.not_taken(&key, replies, &withdrawn);
             }
             CommitOutcome::Failed(sentence) => {
                 open.failed(number);
@@ -330,6 +327,29 @@ impl Replica {
         self.settle_freeze();
     }
 
+    /// The store had no room for a commit. Those of the key that contain it, `withdrawn`, were not offered
+    /// yet and come to nothing too: so what was issued in them can be issued again, because nobody has
+    /// seen it and nothing holds it.
+    fn not_taken(&mut self, key: &DataKey, mut replies: Replies, withdrawn: &[CommitNumber]) {
+        let before = self.effects.len();
+        self.effects.retain(
+            |effect| !matches!(effect, Effect::Commit(number, _) if withdrawn.contains(number)),
+        );
+        debug_assert_eq!(
+            before - self.effects.len(),
+            withdrawn.len(),
+            "the outcome was told before the next commit was offered"
+        );
+        for number in withdrawn {
+            replies.extend(self.commits.remove(number).into_iter().flat_map(|it| it.replies));
+        }
+        self.close_if_settled(key);
+        for (token, reply, bytes) in replies {
+            self.reply(token, reply.refused(Refusal::Busy), bytes);
+        }
+        self.settle_freeze();
+    }
+
     fn cluster_changed(&mut self, view: Arc<View>) {
         if view.epoch() >= self.epoch() {
             self.standing = Some(Standing { view, holds: BTreeMap::new() });
@@ -343,8 +363,7 @@ impl Replica {
         };
         let own = standing.view.epoch();
         if request.epoch() < own {
-            let newer = (**standing.view.cluster()).clone();
-            return Err(Refusal::StaleEpoch(Box::new(newer)));
+            return Err(Refusal::StaleEpoch(own));
         }
         if request.epoch() > own {
             return Err(Refusal::Behind(own));

@@ -259,10 +259,7 @@ impl Fleet {
         let now = self.schedule.now();
         self.counters.reads += 1;
         let key = self.data_key(&get.keyspace, &get.key);
-        let context = match &found.context {
-            Some(token) => self.context(&get.keyspace, &get.key, token),
-            None => Context::new(),
-        };
+        let context = self.context(&get.keyspace, &get.key, &found.context);
         let shown: Vec<Content> =
             found.versions.iter().map(|version| version.content.clone()).collect();
         let latest = found.versions.iter().map(|version| version.time).max().unwrap_or_default();
@@ -283,9 +280,7 @@ impl Fleet {
             latest,
             context: &context,
         });
-        if let Some(token) = found.context {
-            self.clients[client].learn(&get.keyspace, &get.key, token);
-        }
+        self.clients[client].learn(&get.keyspace, &get.key, found.context);
     }
 
     fn acknowledged(

@@ -218,6 +218,10 @@ impl Fleet {
             Fault::Pause(node, length) => self.slots[node].paused_until = now + length,
             Fault::SlowDisk(node, is_slow) => self.slots[node].is_disk_slow = is_slow,
             Fault::DiskFails(node, is_kept) => self.slots[node].disk_fails = Some(is_kept),
+            Fault::FullStore(node, is_full) => self.slots[node].node.disk.is_full = is_full,
+            Fault::UnreadableVnodes(node, is_unreadable) => {
+                self.slots[node].node.disk.is_unreadable = is_unreadable;
+            }
             Fault::Alarms(node) => {
                 self.local_after(node, Duration::ZERO, NodeInput::CoordinatorAlarm);
                 self.local_after(node, Duration::ZERO, NodeInput::GossipAlarm);
@@ -232,6 +236,13 @@ impl Fleet {
             let slot = &mut self.slots[node];
             slot.is_disk_slow = false;
             slot.disk_fails = None;
+            slot.node.disk.is_full = false;
+            slot.node.disk.is_unreadable = false;
+            if slot.node.lacks_vnodes() {
+                // Who reads the log restarts it.
+                self.crash(node);
+            }
+            let slot = &self.slots[node];
             if !slot.node.is_running() {
                 self.start_after(node, Duration::from_millis(10));
             }

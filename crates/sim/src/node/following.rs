@@ -112,13 +112,21 @@ impl Node {
         for partition in held {
             let (disk, rng) = (&self.disk, &mut self.rng);
             let config = &self.replica_config;
-            running.replicas.entry(partition).or_insert_with(|| {
-                if running.is_frozen {
-                    queue.push_back(Inner::Replica(partition, ReplicaInput::Freeze));
-                }
-                let remembered = disk.vnode(partition);
-                Replica::new(me.clone(), partition, config.clone(), rng.draw(), remembered)
-            });
+            if running.replicas.contains_key(&partition) {
+                continue;
+            }
+            if disk.is_unreadable && rng.chance(300) {
+                running.missing.insert(partition);
+                continue;
+            }
+            running.missing.remove(&partition);
+            if running.is_frozen {
+                queue.push_back(Inner::Replica(partition, ReplicaInput::Freeze));
+            }
+            let remembered = disk.vnode(partition);
+            let replica =
+                Replica::new(me.clone(), partition, config.clone(), rng.draw(), remembered);
+            running.replicas.insert(partition, replica);
         }
         for partition in running.replicas.keys() {
             let input = ReplicaInput::ClusterChanged(Arc::clone(&view));

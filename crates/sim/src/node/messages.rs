@@ -6,14 +6,15 @@ use anello_gossip::{Input as GossipInput, To};
 use anello_protocol::{
     id::NodeId,
     key::DataKey,
+    message::replica::Refusal,
     time::{Moment, Now},
 };
 use anello_replica::{
     coordinator::{CallFailure, CallNumber, Incoming, Input as CoordinatorInput, Outgoing},
-    replica::{Input as ReplicaInput, Request, Token as ReplicaToken},
+    replica::{Input as ReplicaInput, Reply, Request, Token as ReplicaToken},
 };
 
-use super::{Asker, Inner, Node, NodeInput, Out, ReplicaAsker};
+use super::{Asker, Inner, Node, NodeInput, Out, ReplicaAsker, vnodes::answered};
 use crate::wire::{AnswerFrame, Ask, Frame};
 
 impl Node {
@@ -30,12 +31,11 @@ impl Node {
             Frame::Answer(call, answer) => {
                 // Late answers and second copies of one find nobody who waits.
                 let (call, callee) = self.running.as_mut()?.calls.remove(&call)?;
-                let outcome = match answer {
-                    AnswerFrame::Read(held) => Ok(Incoming::Read(held)),
-                    AnswerFrame::Stored(stored) => Ok(Incoming::Stored(stored)),
-                    AnswerFrame::Forwarded(answer) => Ok(Incoming::Forwarded(answer)),
-                    AnswerFrame::Busy => Err(CallFailure::Busy),
-                };
+                let outcome = Ok(match answer {
+                    AnswerFrame::Read(held) => Incoming::Read(held),
+                    AnswerFrame::Stored(stored) => Incoming::Stored(stored),
+                    AnswerFrame::Forwarded(answer) => Incoming::Forwarded(answer),
+                });
                 let from = callee;
                 Some(Inner::Coordinator(CoordinatorInput::Answered { call, from, outcome }))
             }
@@ -64,7 +64,7 @@ impl Node {
         }
     }
 
-    /// Passes a request on to the key's vnode. One that isn't there can't take it in.
+    /// Passes a request on to the key's vnode. Where there is none, the node says that it isn't an owner.
     fn ask_replica(
         &mut self,
         key: &DataKey,
@@ -76,21 +76,12 @@ impl Node {
         let token = ReplicaToken(self.number());
         let running = self.running.as_mut()?;
         if !running.replicas.contains_key(&partition) {
-            match asker {
-                ReplicaAsker::Node(to, call) => {
-                    out.push(Out::Send(To::Node(to), Frame::Answer(call, AnswerFrame::Busy)));
-                    return None;
-                }
-                ReplicaAsker::Own(call) => {
-                    let from = self.id().clone();
-                    let outcome = Err(CallFailure::Refused);
-                    return Some(Inner::Coordinator(CoordinatorInput::Answered {
-                        call,
-                        from,
-                        outcome,
-                    }));
-                }
-            }
+            let refused = match request {
+                Request::Read(_) => Reply::Read(Err(Refusal::NotOwner)),
+                Request::Store(_) => Reply::Store(Err(Refusal::NotOwner)),
+                Request::Mint(_) => Reply::Mint(Err(Refusal::NotOwner)),
+            };
+            return answered(self.id(), asker, refused, out);
         }
         running.asked_of_replicas.insert(token, asker);
         Some(Inner::Replica(partition, ReplicaInput::Asked { token, request }))

@@ -3,10 +3,15 @@
 use std::collections::VecDeque;
 
 use anello_gossip::To;
-use anello_protocol::{id::PartitionId, time::Now};
+use anello_protocol::{
+    id::{NodeId, PartitionId},
+    time::Now,
+};
 use anello_replica::{
     coordinator::{Incoming, Input as CoordinatorInput},
-    replica::{Effect as ReplicaEffect, Input as ReplicaInput, Reply as ReplicaReply},
+    replica::{
+        CommitOutcome, Effect as ReplicaEffect, Input as ReplicaInput, Reply as ReplicaReply,
+    },
 };
 
 use super::{Inner, Node, NodeInput, Out, ReplicaAsker};
@@ -36,7 +41,12 @@ impl Node {
             match effect {
                 ReplicaEffect::Load(key) => out.push(Out::Load(partition, key)),
                 ReplicaEffect::Commit(number, commit) => {
-                    self.disk.push(DiskWrite::Commit(number, commit));
+                    if self.disk.is_full && self.rng.chance(500) {
+                        let outcome = CommitOutcome::NotTaken;
+                        replica.handle(now, ReplicaInput::Committed(number, outcome));
+                    } else {
+                        self.disk.push(DiskWrite::Commit(number, commit));
+                    }
                 }
                 ReplicaEffect::Quiet => {
                     for (ticket, waiting) in &mut running.freezing {
@@ -51,29 +61,42 @@ impl Node {
                         out.push(Out::Broke("H: each request is answered once", what));
                         continue;
                     };
-                    match asker {
-                        ReplicaAsker::Own(call) => {
-                            let outcome = Ok(match reply {
-                                ReplicaReply::Read(held) => Incoming::Read(held),
-                                ReplicaReply::Store(stored) => Incoming::Stored(stored),
-                                ReplicaReply::Mint(minted) => Incoming::Minted(minted),
-                            });
-                            let from = me.clone();
-                            let input = CoordinatorInput::Answered { call, from, outcome };
-                            queue.push_back(Inner::Coordinator(input));
-                        }
-                        ReplicaAsker::Node(to, call) => {
-                            let answer = match reply {
-                                ReplicaReply::Read(held) => AnswerFrame::Read(held),
-                                ReplicaReply::Store(stored) => AnswerFrame::Stored(stored),
-                                // Nobody asks for a dot over the network.
-                                ReplicaReply::Mint(_) => AnswerFrame::Busy,
-                            };
-                            out.push(Out::Send(To::Node(to), Frame::Answer(call, answer)));
-                        }
-                    }
+                    queue.extend(answered(&me, asker, reply, out));
                 }
             }
         }
     }
+}
+
+/// Brings a vnode's answer to whoever asked.
+pub(super) fn answered(
+    me: &NodeId,
+    asker: ReplicaAsker,
+    reply: ReplicaReply,
+    out: &mut Vec<Out>,
+) -> Option<Inner> {
+    match (asker, reply) {
+        (ReplicaAsker::Own(call), reply) => {
+            let outcome = Ok(match reply {
+                ReplicaReply::Read(held) => Incoming::Read(held),
+                ReplicaReply::Store(stored) => Incoming::Stored(stored),
+                ReplicaReply::Mint(minted) => Incoming::Minted(minted),
+            });
+            let from = me.clone();
+            return Some(Inner::Coordinator(CoordinatorInput::Answered { call, from, outcome }));
+        }
+        (ReplicaAsker::Node(to, call), ReplicaReply::Read(held)) => {
+            let frame = Frame::Answer(call, AnswerFrame::Read(held));
+            out.push(Out::Send(To::Node(to), frame));
+        }
+        (ReplicaAsker::Node(to, call), ReplicaReply::Store(stored)) => {
+            let frame = Frame::Answer(call, AnswerFrame::Stored(stored));
+            out.push(Out::Send(To::Node(to), frame));
+        }
+        (ReplicaAsker::Node(..), ReplicaReply::Mint(_)) => {
+            let what = format!("{me}: a dot was asked for over the network");
+            out.push(Out::Broke("a vnode issues dots for its own node only", what));
+        }
+    }
+    None
 }

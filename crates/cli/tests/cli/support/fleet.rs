@@ -83,9 +83,15 @@ impl Fleet {
 
     /// Starts `fleet up` again.
     pub(crate) fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// The same with further flags.
+    pub(crate) fn start_with(&mut self, flags: &[&str]) {
         let (quic, http) = self.ports;
         let mut process = anello(self.dir())
             .args(["fleet", "up", "fleet.toml"])
+            .args(flags)
             .args(["--base-quic-port", &quic.to_string(), "--base-http-port", &http.to_string()])
             .stdout(Stdio::piped())
             .spawn()

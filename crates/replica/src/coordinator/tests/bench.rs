@@ -116,6 +116,7 @@ pub(super) fn put(write_id: u128, options: RequestOptions) -> Write {
         content: value(&write_id.to_string()),
         context: None,
         write_id: WriteId(write_id),
+        is_named: false,
         options,
     }
 }

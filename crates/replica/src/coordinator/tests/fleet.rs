@@ -327,13 +327,9 @@ impl Fleet {
                         Reply::Get(answer) => {
                             let Asker::Client(number) = asker else { panic!("a client's") };
                             let result = answer.result.map(|found| {
-                                if let Some(token) = found.context {
-                                    self.contexts.push(token.clone());
-                                    let context = token_decode(&data_key(), &token.0);
-                                    context.expect("our own")
-                                } else {
-                                    Context::new()
-                                }
+                                self.contexts.push(found.context.clone());
+                                let context = token_decode(&data_key(), &found.context.0);
+                                context.expect("our own")
                             });
                             self.done(number, result);
                         }

@@ -8,6 +8,7 @@ use anello_protocol::{
         client::{Answer, ContextToken, RequestError, Write, Written},
         replica::{ForwardWrite, Refusal},
     },
+    time::HybridTime,
 };
 
 use super::bench::{
@@ -120,6 +121,23 @@ fn all_too_busy_is_overload_unless_one_may_have_written() {
 }
 
 #[test]
+fn a_refusal_does_not_end_what_another_was_just_asked_for() {
+    let mut bench = stranger();
+    let token = bench.write(put(1, options()));
+    for _ in 0..3 {
+        let (sent, _) = sent_forward(&mut bench);
+        bench.fails(&sent, CallFailure::Unreachable);
+    }
+    bench.wait(20);
+    let (sent, _) = sent_forward(&mut bench);
+    bench.refuses(&sent, Refusal::Busy);
+    let (second, _) = sent_forward(&mut bench);
+    bench.forwarded(&second, Ok(done()));
+    assert!(bench.written(token).result.is_ok(), "it is the second round, and not at its end");
+    bench.idle();
+}
+
+#[test]
 fn doubt_is_not_hidden_by_a_clear_refusal() {
     let mut bench = stranger();
     let token = bench.write(put(1, options()));
@@ -173,20 +191,38 @@ fn epochs_must_agree() {
     let newer = cluster(2, &BOTH, Default::default());
     bench.input(Input::ClusterChanged(view(newer.clone())));
     let token = forward(&mut bench, 1, put(1, options()));
-    assert_eq!(handed_back(&mut bench, token), Err(Refusal::StaleEpoch(Box::new(newer.clone()))));
+    assert_eq!(handed_back(&mut bench, token), Err(Refusal::StaleEpoch(newer.epoch)));
     let token = forward(&mut bench, 3, put(1, options()));
     assert_eq!(handed_back(&mut bench, token), Err(Refusal::Behind(Epoch(2))));
 
     let mut bench = stranger();
     let token = bench.write(put(1, options()));
     let (sent, _) = sent_forward(&mut bench);
-    bench.refuses(&sent, Refusal::StaleEpoch(Box::new(newer.clone())));
+    bench.refuses(&sent, Refusal::StaleEpoch(newer.epoch));
     bench.nothing();
     bench.input(Input::ClusterChanged(view(newer)));
     let (mint, _) = bench.sent_mint();
     assert_eq!(mint.to, "us-a", "under the newer state it is a replica itself");
     bench.refuses(&mint, Refusal::ForgedContext);
     assert!(matches!(bench.write_fails(token), RequestError::BadContext(_)));
+}
+
+/// It was stored, lost to a later time, and before it is issued anew the replica has ceased to be one.
+#[test]
+fn what_may_have_been_kept_is_not_handed_back_as_if_it_were_not() {
+    let config = super::bench::lww();
+    let mut bench = Bench::at("eu-a", &["eu-a", "eu-b", "eu-c"], config.clone());
+    let token = forward(&mut bench, 1, put(1, options()));
+    let (mint, _) = bench.sent_mint();
+    bench.mints(&mint, &minted(version(1, 1, 1, Context::new())));
+    let (second, _) = bench.sent_store("eu-b");
+    bench.sent_store("eu-c");
+    bench.loses(&second, HybridTime::from_wall_ms(77));
+    let (again, _) = bench.sent_mint();
+    bench.input(Input::ClusterChanged(view(cluster(2, &["eu-b", "eu-c", "eu-d"], config))));
+    bench.refuses(&again, Refusal::StaleEpoch(Epoch(2)));
+    assert!(matches!(handed_back(&mut bench, token), Err(Refusal::Storage(_))));
+    bench.idle();
 }
 
 #[test]

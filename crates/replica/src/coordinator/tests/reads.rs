@@ -5,7 +5,7 @@ use anello_protocol::{
     consistency::Consistency,
     id::{Epoch, KeyspaceName},
     message::{
-        client::{Get, LocateKey, ReplicaOutcome, RequestError, RequestOptions},
+        client::{Answer, Get, LocateKey, ReplicaOutcome, RequestError, RequestOptions},
         replica::{Refusal, Want},
     },
     version::{ConflictRule, Content, Versions},
@@ -38,20 +38,20 @@ fn a_quorum_is_one_set_of_versions_and_a_digest() {
     let found = bench.found(token).result.expect("it is read");
     assert_eq!(found.versions.len(), 1);
     assert_eq!(found.versions[0].content, value("1"));
-    let context = found.context.expect("something was read");
-    assert_eq!(token_decode(&data_key(), &context.0), Ok(one().context()));
+    assert_eq!(token_decode(&data_key(), &found.context.0), Ok(one().context()));
     bench.idle();
 }
 
 #[test]
-fn what_nobody_wrote_has_no_context() {
+fn the_context_of_what_nobody_wrote_is_empty() {
     let mut bench = Bench::of(&EU);
     let token = bench.get(get(options()));
     let (full, digest) = (bench.sent(), bench.sent());
     bench.holds(&digest, &Versions::new());
     bench.holds(&full, &Versions::new());
     let found = bench.found(token).result.expect("it is read");
-    assert_eq!((found.versions.len(), found.context), (0, None));
+    assert!(found.versions.is_empty());
+    assert_eq!(token_decode(&data_key(), &found.context.0), Ok(Context::new()));
 }
 
 #[test]
@@ -179,8 +179,12 @@ fn too_few_alive_is_said_before_anything_is_sent() {
     assert_eq!(bench.sent().to, "eu-c");
     bench.effects.clear();
     bench.reachable("eu-c", false);
-    let second = bench.get(get(options()));
-    assert_eq!(bench.read_fails(second), RequestError::Unavailable { required: 2, alive: 1 });
+    let second = bench.get(get(RequestOptions { explain: true, ..options() }));
+    let Answer { result, receipt } = bench.found(second);
+    assert_eq!(result, Err(RequestError::Unavailable { required: 2, alive: 1 }));
+    let outcomes: Vec<_> =
+        receipt.expect("it was asked for").replicas.iter().map(|part| part.outcome).collect();
+    assert_eq!(outcomes, [ReplicaOutcome::Unreachable; 2]);
     bench.nothing();
     bench.wait(2000);
     while !matches!(bench.effects.front(), Some(Effect::Reply(..))) {
@@ -232,7 +236,7 @@ fn a_newer_state_is_waited_for_and_the_read_begins_again() {
     let (full, digest) = (bench.sent(), bench.sent());
     bench.holds(&full, &one());
     let newer = cluster(2, &["eu-b", "eu-c", "eu-d"], Default::default());
-    bench.refuses(&digest, Refusal::StaleEpoch(Box::new(newer.clone())));
+    bench.refuses(&digest, Refusal::StaleEpoch(newer.epoch));
     bench.nothing();
     bench.input(Input::ClusterChanged(view(newer)));
     let again = [bench.sent(), bench.sent()];
@@ -271,7 +275,7 @@ fn tombstones_are_shown_once() {
     bench.holds(&sent, &versions);
     let found = bench.found(token).result.expect("it is read");
     assert_eq!(found.versions.len(), 1);
-    assert!(found.context.is_some());
+    assert_eq!(token_decode(&data_key(), &found.context.0), Ok(versions.context()));
     versions.merge(version(3, 1, 3, Context::new()).into(), ConflictRule::Siblings);
     let token = bench.get(get(options()));
     let sent = bench.sent();

@@ -6,7 +6,7 @@ use anello_protocol::{
     consistency::{Consistency, QuorumKind},
     id::Epoch,
     message::{
-        client::{ContextToken, ReplicaOutcome, RequestError, RequestOptions, Write},
+        client::{Answer, ContextToken, ReplicaOutcome, RequestError, RequestOptions, Write},
         replica::{ForwardWrite, Refusal, Want},
     },
     time::HybridTime,
@@ -112,8 +112,12 @@ fn too_few_alive_is_said_before_anything_is_sent() {
     let mut bench = Bench::of(&EU);
     bench.reachable("eu-b", false);
     bench.reachable("eu-c", false);
-    let token = bench.write(put(1, options()));
-    assert_eq!(bench.write_fails(token), RequestError::Unavailable { required: 2, alive: 1 });
+    let token = bench.write(put(1, RequestOptions { explain: true, ..options() }));
+    let Answer { result, receipt } = bench.written(token);
+    assert_eq!(result, Err(RequestError::Unavailable { required: 2, alive: 1 }));
+    let receipt = receipt.expect("it was asked for");
+    let ids: Vec<_> = receipt.replicas.iter().map(|replica| replica.id.as_str()).collect();
+    assert_eq!(ids, ["eu-b", "eu-c"], "those for whose sake it was not tried");
     bench.idle();
     bench.write(put(1, at(Consistency::One)));
     bench.sent_mint();
@@ -261,7 +265,7 @@ fn a_vnode_that_is_missing_does_not_hide_that_the_write_may_be_kept() {
     bench.loses(&sent, HybridTime::from_wall_ms(1 << 40));
     let (mint, _) = bench.sent_mint();
     bench.refuses(&mint, Refusal::NotOwner);
-    let doubt = Refusal::Storage("the vnode is missing".into());
+    let doubt = Refusal::Storage("the write may have been kept".into());
     assert_eq!(bench.next(), Effect::Reply(token, Reply::Forward(Err(doubt))));
     bench.idle();
 }
@@ -351,6 +355,17 @@ fn a_blind_delete_of_nothing_writes_nothing() {
     bench.idle();
 }
 
+#[test]
+fn a_named_delete_of_nothing_is_remembered() {
+    let mut bench = Bench::of(&EU);
+    bench.write(Write { is_named: true, ..delete(5, options()) });
+    let (full, digest) = (bench.sent(), bench.sent());
+    bench.holds(&full, &Versions::new());
+    bench.holds(&digest, &Versions::new());
+    let (_, message) = bench.sent_mint();
+    assert_eq!((message.content, message.context), (Content::Tombstone, Context::new()));
+}
+
 /// T19: the first attempt was coordinated elsewhere and its answer lost; a new value came since.
 #[test]
 fn a_blind_delete_that_was_done_is_not_done_again() {
@@ -388,7 +403,7 @@ fn a_newer_state_is_waited_for_and_the_write_goes_on_where_it_was() {
     let (third, _) = bench.sent_store("eu-c");
     bench.stores(&second);
     let newer = cluster(2, &EU, Default::default());
-    bench.refuses(&third, Refusal::StaleEpoch(Box::new(newer.clone())));
+    bench.refuses(&third, Refusal::StaleEpoch(newer.epoch));
     bench.nothing();
     bench.input(Input::ClusterChanged(view(newer)));
     let (third, store) = bench.sent_store("eu-c");
@@ -409,7 +424,7 @@ fn a_keyspace_that_is_dropped_under_a_write_leaves_doubt() {
     bench.input(Input::ClusterChanged(view(newer.clone())));
     bench.mints(&mint, &minted(version(1, 1, 1, Context::new())));
     let (second, _) = bench.sent_store("eu-b");
-    bench.refuses(&second, Refusal::StaleEpoch(Box::new(newer)));
+    bench.refuses(&second, Refusal::StaleEpoch(newer.epoch));
     bench.sent_store("eu-c");
     assert!(matches!(bench.write_fails(token), RequestError::Timeout { .. }));
     bench.idle();

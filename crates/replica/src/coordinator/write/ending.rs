@@ -9,7 +9,9 @@ use anello_protocol::{
 };
 
 use super::{Phase, WriteRequest};
-use crate::coordinator::{desk::Desk, events::Reply, replicate, site::Site};
+use crate::coordinator::{
+    desk::Desk, events::Reply, receipt::receipt_of_nobody, replicate, site::Site,
+};
 
 impl WriteRequest {
     /// What another coordinator made of it is the answer, unless that would hide that an earlier
@@ -71,7 +73,10 @@ impl WriteRequest {
             _ if !self.write.options.explain => None,
             Phase::Storing(replication) => Some(replication.receipt(desk, &self.head)),
             Phase::Reading(read) => Some(read.receipt(desk, &self.head)),
-            _ => None,
+            _ => {
+                let site = self.site(desk).ok();
+                site.map(|site| receipt_of_nobody(desk, &site, self.head.us(desk)))
+            }
         };
         self.fail_with(desk, error, receipt);
     }
@@ -94,8 +99,14 @@ impl WriteRequest {
         self.reply(desk, Answer { result: Err(error), receipt });
     }
 
-    /// Hands it back to the coordinator that it came from.
+    /// Hands it back to the coordinator that it came from, which takes every reason but one for a promise
+    /// that nothing was written.
     pub(super) fn refuse(&mut self, desk: &mut Desk, refusal: Refusal) {
+        let refusal = match refusal {
+            Refusal::Storage(_) => refusal,
+            _ if self.maybe_written => Refusal::Storage("the write may have been kept".into()),
+            _ => refusal,
+        };
         self.phase = Phase::Over;
         desk.reply(&self.head, Reply::Forward(Err(refusal)));
     }

@@ -39,6 +39,10 @@ impl Bench {
 
     fn input(&mut self, input: Input) {
         self.replica.handle(now(self.wall_ms), input);
+        self.look();
+    }
+
+    fn look(&mut self) {
         while let Some(effect) = self.replica.next_effect() {
             self.effects.push_back(effect);
         }
@@ -296,6 +300,44 @@ fn what_the_store_did_not_take_never_was() {
     assert_eq!(old.incarnation, new.incarnation, "overload makes no new actors");
 }
 
+/// Two writers in one load, and the store has room for the first or for neither.
+#[test]
+fn what_would_contain_a_commit_that_was_not_taken_is_withdrawn() {
+    for taken in [0, 1] {
+        let mut bench = Bench::new();
+        let asked = [1, 2, 3].map(|write_id| {
+            bench.ask(Request::Mint(mint(&key("k"), write_id, &Context::new(), SIBLINGS)))
+        });
+        let Effect::Load(k) = bench.next() else { panic!("expected a load") };
+        // As a shell does it: one effect after the other, and a refusal is told on the spot.
+        bench.replica.handle(now(1000), Input::Loaded(k, Ok(Versions::new())));
+        let mut numbers = Vec::new();
+        for _ in 0..=taken {
+            match bench.replica.next_effect() {
+                Some(Effect::Commit(number, _)) => numbers.push(number),
+                other => panic!("expected a commit, not {other:?}"),
+            }
+        }
+        let refused = Input::Committed(numbers[taken], CommitOutcome::NotTaken);
+        bench.replica.handle(now(1000), refused);
+        bench.look();
+        for token in &asked[taken..] {
+            assert_eq!(bench.refused(*token), Refusal::Busy);
+        }
+        bench.nothing();
+        let incarnation = (taken > 0).then(|| {
+            bench.durable(numbers[0]);
+            let minted = bench.minted(asked[0]);
+            only(&minted.versions).dot.actor.incarnation
+        });
+        assert_eq!(bench.replica.waiting(), 0);
+        let (minted, _) = bench.write(4, &Context::new(), SIBLINGS, &Versions::new());
+        let fresh = only(&minted.versions).dot;
+        assert_eq!(fresh.counter, 1);
+        assert!(incarnation.is_none_or(|life| life == fresh.actor.incarnation), "it lives on");
+    }
+}
+
 /// T3: the coordinator's copy of a key is lost, and a client writes without a context.
 #[test]
 fn a_key_that_was_lost_is_born_again() {
@@ -430,7 +472,7 @@ fn other_epochs_are_refused() {
     bench.input(Input::ClusterChanged(view(3)));
     let old = bench.ask(Request::Read(read(&key("k"))));
     match bench.refused(old) {
-        Refusal::StaleEpoch(newer) => assert_eq!(newer.epoch, Epoch(3)),
+        Refusal::StaleEpoch(newer) => assert_eq!(newer, Epoch(3)),
         other => panic!("{other:?}"),
     }
     let mut early = read(&key("k"));
