@@ -8,7 +8,9 @@ use std::{
     collections::BTreeSet,
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::NonZero,
     path::{Path, PathBuf},
+    thread,
 };
 
 use anello_client::{Profile, TlsFiles};
@@ -225,8 +227,10 @@ impl Layout {
             certificate: &own.certificate,
             key: &own.key,
         };
-        let Plan { name, partitions, durability, .. } = &self.plan;
-        node_config::node(place, name, &self.seeds(), *partitions, *durability, &files)
+        let Plan { name, partitions, durability, nodes, .. } = &self.plan;
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let threads = (cores / nodes.len().max(1)).max(1);
+        node_config::node(place, name, &self.seeds(), *partitions, *durability, threads, &files)
     }
 
     /// The fleet's name.

@@ -25,6 +25,7 @@ pub(super) fn node(
     seeds: &[SocketAddr],
     partitions: u32,
     durability: Durability,
+    threads: usize,
     files: &NodeFiles<'_>,
 ) -> String {
     let id = &place.node.id;
@@ -38,6 +39,8 @@ id         = {id}
 datacenter = {datacenter}
 rack       = {rack}
 data_dir   = {data_dir}
+# The nodes share this machine's cores: one with more threads than its share only waits for them.
+threads    = {threads}
 
 [cluster]
 name       = {cluster}
