@@ -143,7 +143,7 @@ impl Input {
         file.seek(SeekFrom::Start(start.offset)).map_err(cannot)?;
         if start != Start::default() {
             output::note(format_args!(
-                "going on after line {}, where the last import was interrupted (--restart begins anew)",
+                "going on after line {}, up to where the last import got all records in (--restart begins anew)",
                 start.lines
             ));
         }
@@ -152,9 +152,9 @@ impl Input {
 }
 
 /// A bookmark is believed only if the key of the file's first record is seen to be in the cluster, which
-/// may have been founded anew under its old name. To begin anew would be wrong where it isn't: a key that
-/// was written many times since doesn't know the first import's write any more, and would get its old
-/// value back.
+/// may have been founded anew under its old name. Where something else is there, nobody but the user
+/// can know: to go on may leave out what was never written, and to begin anew may bring old values back,
+/// because a key that was written many times since doesn't know the import's write any more.
 async fn trusted(start: Start, path: &Path, task: &Task) -> Result<Start, Failure> {
     if start == Start::default() {
         return Ok(start);
@@ -163,11 +163,15 @@ async fn trusted(start: Start, path: &Path, task: &Task) -> Result<Start, Failur
         .map_err(|error| Failure::usage(format_args!("cannot read {}: {error}", path.display())))?;
     let look = Task { check: true, ..task.clone() };
     match session::first(&look, read_ahead(file, Start::default())).await {
-        Some(Finding::Good | Finding::Different | Finding::Siblings(_)) => Ok(start),
+        Some(Finding::Good) => Ok(start),
         Some(Finding::Missing) | None => {
             output::note("beginning anew: the cluster has nothing of what the last import wrote");
             Ok(Start::default())
         }
+        Some(Finding::Different | Finding::Siblings(_)) => Err(Failure::failed(
+            "the first record has another value in the cluster than the last import gave it, so it is \
+             not known whether the rest is there: --restart begins anew, over what was written since",
+        )),
         Some(Finding::Failed(reason)) => Err(Failure::failed(format_args!(
             "cannot see whether the cluster has what the last import wrote, so as to go on there: \
              {reason} (--restart begins anew)"
@@ -212,7 +216,7 @@ impl<'a> Running<'a> {
         })
         .await;
         self.progress.end();
-        self.keep(matches!(end, End::Complete));
+        self.keep(matches!(end, End::Complete) && self.account.bad() == 0);
         self.report(&end, began.elapsed())
     }
 
@@ -280,7 +284,7 @@ impl<'a> Running<'a> {
                 let (bad, all) = (self.account.bad(), self.account.all());
                 let again = match check {
                     true => "",
-                    false => "; the same command again begins anew and writes none of them twice",
+                    false => "; the same command again goes on at the first of them",
                 };
                 Err(Failure::failed(format_args!(
                     "{bad} of {all} records are not as they should be{again}"

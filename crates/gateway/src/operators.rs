@@ -25,6 +25,8 @@ use crate::{
 
 /// How long what the node knows itself may take.
 const LOOK_MAX: Duration = Duration::from_secs(2);
+/// How long it may take to find the reason for an answer that is there already.
+const GLANCE_MAX: Duration = Duration::from_millis(100);
 /// How long the members may take to agree.
 const AGREE_MAX: Duration = Duration::from_secs(10);
 
@@ -80,7 +82,7 @@ async fn not_ready(backend: &Backend, head: &RequestHead) -> Option<String> {
 /// Finds out whether a request came to nothing because the node does not serve any yet.
 ///
 /// A coordinator without a cluster says of every key that one replica is needed and none alive, which
-/// tells nobody what is the matter.
+/// tells nobody what is the matter. Where membership doesn't say more at once, that has to do.
 pub(crate) async fn check_served<T>(
     backend: &Backend,
     head: &RequestHead,
@@ -89,7 +91,9 @@ pub(crate) async fn check_served<T>(
     if !matches!(result, Err(RequestError::Unavailable { required: 1, alive: 0 })) {
         return Ok(());
     }
-    match not_ready(backend, head).await {
+    let context = CallContext::within(GLANCE_MAX).traced(options::trace(head.headers()));
+    let view = backend.cluster.call(DescribeCluster {}, context).await;
+    match view.ok().and_then(|view| view.not_ready) {
         None => Ok(()),
         Some(reason) => {
             let message = format!("the node does not serve requests yet: {reason}");

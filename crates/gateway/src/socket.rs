@@ -254,6 +254,14 @@ impl Stream {
         }
     }
 
+    /// Whether there is certainly something to read, if only the end.
+    fn holds_unread(&self, cx: &mut Context<'_>) -> bool {
+        match self {
+            Self::Plain(stream) => stream.poll_read_ready(cx).is_ready(),
+            Self::Tls(_) => false,
+        }
+    }
+
     /// Ready if there may be something to read, else once there is.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
@@ -369,6 +377,10 @@ impl AsyncWrite for Socket {
                     self.rest = length;
                     self.under_way = false;
                 }
+                // The service has answered already: a body broke off after that.
+                Begun::Refusal(length, _) if !self.under_way && !self.framing.is_in_head() => {
+                    return Poll::Ready(Ok(length));
+                }
                 Begun::Refusal(length, answer) => {
                     self.instead = answer;
                     return Poll::Ready(Ok(length));
@@ -401,6 +413,10 @@ impl AsyncWrite for Socket {
             Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         };
         ready!(self.poll_written(cx, shut))?;
+        // What is left unread would make a reset of the end, which may overtake the last answer.
+        if self.linger.is_none() && (!self.held.is_empty() || self.stream.holds_unread(cx)) {
+            self.linger = Some(Instant::now() + self.patience.linger);
+        }
         match self.linger {
             Some(until) => self.poll_linger(cx, until).map(Ok),
             None => Poll::Ready(Ok(())),

@@ -196,6 +196,12 @@ impl Heartbeats {
         self.peers.values_mut().for_each(|peer| peer.detector.forgive(pause, now));
     }
 
+    /// Nobody is waited for any longer who was never heard of.
+    pub(crate) fn miss(&mut self) -> Vec<Verdict> {
+        let unheard = self.peers.iter_mut().filter(|(_, peer)| !peer.judged);
+        unheard.filter_map(|(id, peer)| peer.judge(id, false, || "not heard of".into())).collect()
+    }
+
     /// Whose silence has become too suspicious?
     pub(crate) fn suspect(&mut self, now: Moment) -> Vec<Verdict> {
         let mut verdicts = vec![];

@@ -75,8 +75,9 @@ pub(super) async fn act(which: Which, action: Action) -> Result<Outcome, Failure
 /// Whether "all nodes" means this one too: not those that are as asked already.
 fn is_meant(layout: &Layout, id: &NodeId, action: Action) -> bool {
     match process::find(layout, id) {
-        // One that ends can't be told anything, and can be waited for.
-        None | Some((_, Doing::Ends)) => action == Action::Start,
+        None => action == Action::Start,
+        // It can't be told anything, but its end can be waited for.
+        Some((_, Doing::Ends)) => !matches!(action, Action::Pause | Action::Resume),
         Some(_) => action != Action::Start,
     }
 }

@@ -98,8 +98,7 @@ impl Attempts {
         match kind {
             ErrorKind::Timeout { tally: None }
             | ErrorKind::Unreachable(_)
-            | ErrorKind::Refused(_)
-            | ErrorKind::Overloaded { .. } => self.account.clone().unwrap_or(kind),
+            | ErrorKind::Refused(_) => self.account.clone().unwrap_or(kind),
             kind => kind,
         }
     }

@@ -92,7 +92,7 @@ impl Membership {
         }
     }
 
-    fn tell_verdict(&mut self, verdict: Verdict) {
+    pub(super) fn tell_verdict(&mut self, verdict: Verdict) {
         let Verdict { node, reachable, reason } = verdict;
         let now = if reachable { "reachable" } else { "unreachable" };
         self.note(format!("{node} is {now}: {reason}"));

@@ -63,6 +63,11 @@ impl Membership {
         let settle = self.config.timing.settle;
         let waited = self.readiness.entered.is_some_and(|at| self.now.since(at) >= settle);
         let durable = !self.outbox.is_waiting();
+        if durable && waited && !self.readiness.settled {
+            for verdict in self.heartbeats.miss() {
+                self.tell_verdict(verdict);
+            }
+        }
         self.readiness.settled |= durable && (waited || self.heartbeats.heard_of_all());
         (!self.readiness.settled).then(|| "waiting to hear of the other members".into())
     }

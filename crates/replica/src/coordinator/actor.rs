@@ -292,6 +292,7 @@ impl Handler<Call<Get>> for CoordinatorActor {
     type Result = ();
 
     fn handle(&mut self, call: Call<Get>, context: &mut Self::Context) {
+        let Some(call) = in_time(call) else { return };
         let token = self.wait(call.context.trace, WaitingReply::Get(call.reply));
         self.turn(context, Input::Get { token, get: call.message });
     }
@@ -301,6 +302,7 @@ impl Handler<Call<Write>> for CoordinatorActor {
     type Result = ();
 
     fn handle(&mut self, call: Call<Write>, context: &mut Self::Context) {
+        let Some(call) = in_time(call) else { return };
         let token = self.wait(call.context.trace, WaitingReply::Write(call.reply));
         self.turn(context, Input::Write { token, write: call.message });
     }

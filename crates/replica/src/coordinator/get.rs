@@ -174,7 +174,9 @@ impl GetRequest {
     fn fail(&mut self, desk: &mut Desk, error: RequestError) {
         let receipt = match &self.phase {
             _ if !self.get.options.explain => None,
-            Phase::Reading(read) => Some(read.receipt(desk, &self.head)),
+            Phase::Reading(read) | Phase::Explaining(read, _) => {
+                Some(read.receipt(desk, &self.head))
+            }
             _ => {
                 let site = self.site(desk).ok();
                 site.map(|site| receipt_of_nobody(desk, &site, self.head.us(desk)))

@@ -33,7 +33,8 @@ pub(super) fn receipt(
     }
 }
 
-/// The receipt of a request that came to nothing before any replica had a part in it.
+/// The receipt of a request that came to nothing before this coordinator had sent anything to replicas
+/// but the order to carry it out: it names those that can't be reached.
 pub(super) fn receipt_of_nobody(desk: &Desk, site: &Site, us: u64) -> Receipt {
     let unreachable = site.placement.replicas.iter().map(|place| {
         let is_gone = place.id != desk.node && !desk.peers.is_reachable(&place.id);

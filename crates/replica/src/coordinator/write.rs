@@ -22,7 +22,7 @@ use anello_protocol::{
         replica::{Minted, Refusal, RelayFailure, Stored, WriteTicket},
     },
     time::{HybridTime, Moment},
-    version::{Content, Versions},
+    version::{ConflictRule, Content, Versions},
 };
 
 use self::ending::written;
@@ -226,6 +226,14 @@ impl WriteRequest {
         }
         match (&self.write.content, context) {
             (Content::Tombstone, None) => self.phase = Phase::Reading(self.read(desk)?),
+            // Its writer has seen that there is nothing.
+            (Content::Tombstone, Some(seen))
+                if seen.is_empty()
+                    && site.rule == ConflictRule::Siblings
+                    && !self.write.is_named =>
+            {
+                self.succeed(desk, &site, &seen, None);
+            }
             (_, context) => self.mint(desk, site, context.unwrap_or_default(), None),
         }
         Ok(())

@@ -298,8 +298,7 @@ impl Fleet {
         self.counters.writes += 1;
         let context = self.context(&write.keyspace, &write.key, &written.context);
         // There was nothing to delete.
-        let is_void =
-            write.content == Content::Tombstone && write.context.is_none() && context.is_empty();
+        let is_void = write.content == Content::Tombstone && context.is_empty();
         if !is_void {
             let local = &self.slots[operation.node].node.member().datacenter;
             let strength = client::strength(write.options.write, local, &self.replication);

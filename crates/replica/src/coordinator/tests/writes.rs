@@ -356,6 +356,15 @@ fn a_blind_delete_of_nothing_writes_nothing() {
 }
 
 #[test]
+fn a_delete_with_the_context_of_nothing_writes_nothing() {
+    let mut bench = Bench::of(&EU);
+    let context = Some(ContextToken(token_encode(&data_key(), &Context::new())));
+    let token = bench.write(Write { context, ..delete(5, options()) });
+    assert!(bench.written(token).result.is_ok());
+    bench.idle();
+}
+
+#[test]
 fn a_named_delete_of_nothing_is_remembered() {
     let mut bench = Bench::of(&EU);
     bench.write(Write { is_named: true, ..delete(5, options()) });

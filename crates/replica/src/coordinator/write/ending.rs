@@ -71,7 +71,9 @@ impl WriteRequest {
     pub(super) fn fail(&mut self, desk: &mut Desk, error: RequestError) {
         let receipt = match &self.phase {
             _ if !self.write.options.explain => None,
-            Phase::Storing(replication) => Some(replication.receipt(desk, &self.head)),
+            Phase::Storing(replication) | Phase::Waiting(_, Some(replication)) => {
+                Some(replication.receipt(desk, &self.head))
+            }
             Phase::Reading(read) => Some(read.receipt(desk, &self.head)),
             _ => {
                 let site = self.site(desk).ok();
