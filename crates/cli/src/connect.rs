@@ -149,10 +149,7 @@ impl Session {
         &self,
         asked: impl IntoFuture<Output = Result<T, Error>>,
     ) -> Result<T, Failure> {
-        match timeout_at(self.deadline, asked.into_future()).await {
-            Ok(answer) => Ok(answer?),
-            Err(_) => Err(too_late()),
-        }
+        self.within(asked.into_future(), Failure::from, too_late).await
     }
 
     /// Waits for the outcome of a write, until the command's time is over.
@@ -160,12 +157,9 @@ impl Session {
         &self,
         asked: impl IntoFuture<Output = Result<T, Error>>,
     ) -> Result<T, Failure> {
-        match timeout_at(self.deadline, asked.into_future()).await {
-            Ok(outcome) => Ok(outcome?),
-            Err(_) => {
-                Err(Failure::failed("no answer came in time; it may have happened all the same"))
-            }
-        }
+        let in_doubt =
+            || Failure::failed("no answer came in time; it may have happened all the same");
+        self.within(asked.into_future(), Failure::from, in_doubt).await
     }
 
     /// Waits for the outcome of a change of the cluster, until the command's time is over.
@@ -173,9 +167,18 @@ impl Session {
         &self,
         asked: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Failure> {
+        self.within(asked, Failure::of_change, no_vote).await
+    }
+
+    async fn within<T>(
+        &self,
+        asked: impl Future<Output = Result<T, Error>>,
+        failed: fn(Error) -> Failure,
+        late: fn() -> Failure,
+    ) -> Result<T, Failure> {
         match timeout_at(self.deadline, asked).await {
-            Ok(outcome) => outcome.map_err(Failure::of_change),
-            Err(_) => Err(no_vote()),
+            Ok(outcome) => outcome.map_err(failed),
+            Err(_) => Err(late()),
         }
     }
 

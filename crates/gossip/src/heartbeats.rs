@@ -362,6 +362,18 @@ mod tests {
     }
 
     #[test]
+    fn who_is_waited_for_no_longer_is_unreachable_until_it_speaks() {
+        let (mut a, mut b) = (heartbeats(0, 3), heartbeats(1, 3));
+        exchange(at(100), &mut b, &mut a);
+        let verdicts = a.miss();
+        assert!(matches!(&verdicts[..], [v] if v.node == node(2) && !v.reachable), "{verdicts:?}");
+        assert_eq!((a.miss(), a.suspect(at(500))), (vec![], vec![]), "it is said once");
+        let mut c = heartbeats(2, 3);
+        let verdicts = exchange(at(600), &mut c, &mut a);
+        assert!(verdicts.iter().any(|v| v.node == node(2) && v.reachable), "{verdicts:?}");
+    }
+
+    #[test]
     fn who_says_that_it_goes_is_unreachable_at_once_and_old_news_change_nothing() {
         let (mut a, mut b) = (heartbeats(0, 2), heartbeats(1, 2));
         exchange(at(0), &mut a, &mut b);

@@ -59,7 +59,8 @@ impl Membership {
         if let Some(seeker) = &self.seeker {
             return Some(seeker.reason().into());
         }
-        // Until the others are heard of they count as unreachable: serving would mean failing.
+        // Until the others are heard of, serving would mean failing; and those who still are silent when
+        // it begins must be known to be, or what is written then would be in doubt instead of refused.
         let settle = self.config.timing.settle;
         let waited = self.readiness.entered.is_some_and(|at| self.now.since(at) >= settle);
         let durable = !self.outbox.is_waiting();
