@@ -21,10 +21,10 @@ use anello_protocol::{
 };
 use anello_replica::{
     coordinator::{self, CoordinatorActor, CoordinatorConfig, CoordinatorParts, NodeRefs, Vnodes},
-    placement::View,
     replica::{self, ReplicaActor, ReplicaConfig, ReplicaParts},
     store::Store,
 };
+use anello_ring::view::View;
 use anello_transport::{ActorRef, Identity, Peers, PeersConfig};
 use rustls::ServerConfig;
 use tokio::{

@@ -11,7 +11,7 @@ use anello_protocol::{
     cluster::ClusterState,
     id::{NodeId, PartitionId},
 };
-use anello_replica::placement::View;
+use anello_ring::view::View;
 use anello_transport::Peers;
 use tokio::sync::{mpsc, oneshot, watch};
 

@@ -20,7 +20,7 @@ use anello_protocol::{
     time::HybridTime,
     version::{Content, Value, Version, Versions, WriteId},
 };
-use anello_replica::store::{Commit, Store, VnodeRecord};
+use anello_replica::store::{Commit, Store, Summary, VnodeRecord};
 
 const DIRECTORY: &str = "ANELLO_TEST_STORE";
 const ROUNDS: u64 = 4;
@@ -73,6 +73,7 @@ fn writer() {
                 partition: PartitionId(0),
                 key: key(number),
                 versions: Arc::new(versions(number)),
+                replaced: Summary::default(),
                 vnode_record: Some(record),
             };
             let done = Box::new(move |outcome: Result<(), _>| {

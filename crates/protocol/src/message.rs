@@ -7,6 +7,8 @@
 pub mod admin;
 pub mod client;
 pub mod gossip;
+pub mod hint;
+pub mod repair;
 pub mod replica;
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -48,6 +50,24 @@ pub mod tag {
     pub const RELAYED_ACK: u16 = 5;
     /// [`super::replica::ForwardWrite`]
     pub const FORWARD_WRITE: u16 = 6;
+    /// [`super::hint::StoreHint`]
+    pub const STORE_HINT: u16 = 7;
+    /// [`super::hint::ReadHints`]
+    pub const READ_HINTS: u16 = 8;
+    /// [`super::hint::RequestCredit`]
+    pub const REQUEST_CREDIT: u16 = 9;
+    /// [`super::hint::MarkForRepair`]
+    pub const MARK_FOR_REPAIR: u16 = 10;
+    /// [`super::hint::CheckHints`]
+    pub const CHECK_HINTS: u16 = 11;
+    /// [`super::repair::CompareRoots`]
+    pub const COMPARE_ROOTS: u16 = 12;
+    /// [`super::repair::CompareRanges`]
+    pub const COMPARE_RANGES: u16 = 13;
+    /// [`super::repair::CompareKeys`]
+    pub const COMPARE_KEYS: u16 = 14;
+    /// [`super::repair::PurgeVersions`]
+    pub const PURGE_VERSIONS: u16 = 15;
     /// [`super::client::Get`]
     pub const GET: u16 = 20;
     /// [`super::client::Write`]

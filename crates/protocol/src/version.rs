@@ -173,6 +173,11 @@ impl Versions {
         self.0.is_empty()
     }
 
+    /// Whether somebody has written the key, and all that is left are tombstones.
+    pub fn is_deleted(&self) -> bool {
+        !self.is_empty() && self.iter().all(Version::is_tombstone)
+    }
+
     /// How many versions there are, tombstones included.
     pub fn len(&self) -> usize {
         self.0.len()

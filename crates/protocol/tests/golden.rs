@@ -8,7 +8,11 @@ mod samples;
 
 use std::{fmt::Debug, fs, path::PathBuf};
 
-use anello_protocol::{codec, message::Message};
+use anello_protocol::{
+    codec,
+    id::PartitionId,
+    message::{Message, repair::Purged},
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Checks a sample against its file, both ways.
@@ -63,6 +67,24 @@ fn replica_messages() {
     check_message("relay-versions", &samples::relay_versions(), &samples::store_replies());
     check_message("relayed-ack", &samples::relayed_ack(), &[()]);
     check_message("forward-write", &samples::forward_write(), &samples::forward_replies());
+}
+
+#[test]
+fn hint_messages() {
+    check_message("store-hint", &samples::store_hint(), &samples::store_replies());
+    check_message("read-hints", &samples::read_hints(), &samples::read_replies());
+    check_message("request-credit", &samples::request_credit(), &[samples::credit()]);
+    check_message("mark-for-repair", &samples::mark_for_repair(), &[()]);
+    check_message("check-hints", &samples::check_hints(), &[Ok(vec![true, false])]);
+}
+
+#[test]
+fn repair_messages() {
+    check_message("compare-roots", &samples::compare_roots(), &[Ok(vec![PartitionId(17)])]);
+    check_message("compare-ranges", &samples::compare_ranges(), &[Ok(vec![0b101])]);
+    check_message("compare-keys", &samples::compare_keys(), &[Ok(samples::keys_differ())]);
+    let purged = [Ok(Purged::Gone), Ok(Purged::Kept)];
+    check_message("purge-versions", &samples::purge_versions(), &purged);
 }
 
 #[test]

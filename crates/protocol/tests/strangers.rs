@@ -6,7 +6,7 @@ use anello_protocol::{
     codec,
     id::{KeyspaceId, KeyspaceName},
     key::{DataKey, Key, KeyHash},
-    message::{admin, client, gossip, replica},
+    message::{admin, client, gossip, hint, repair, replica},
     version::Versions,
 };
 use proptest::prelude::*;
@@ -31,6 +31,15 @@ fn decode_all(bytes: &[u8]) {
     let _ = codec::decode::<replica::RelayedAck>(bytes);
     let _ = codec::decode::<replica::ForwardWrite>(bytes);
     let _ = codec::decode::<Result<replica::Held, replica::Refusal>>(bytes);
+    let _ = codec::decode::<hint::StoreHint>(bytes);
+    let _ = codec::decode::<hint::ReadHints>(bytes);
+    let _ = codec::decode::<hint::MarkForRepair>(bytes);
+    let _ = codec::decode::<hint::CheckHints>(bytes);
+    let _ = codec::decode::<repair::CompareRoots>(bytes);
+    let _ = codec::decode::<repair::CompareRanges>(bytes);
+    let _ = codec::decode::<repair::CompareKeys>(bytes);
+    let _ = codec::decode::<Result<repair::KeysDiffer, replica::Refusal>>(bytes);
+    let _ = codec::decode::<repair::PurgeVersions>(bytes);
     let _ = codec::decode::<client::Get>(bytes);
     let _ = codec::decode::<client::Write>(bytes);
     let _ = codec::decode::<client::Answer<client::Found>>(bytes);

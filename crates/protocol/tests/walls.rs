@@ -4,17 +4,18 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// Each crate, and the crates of ours that it may use.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("protocol", &[]),
     ("ring", &["protocol"]),
     ("transport", &["protocol"]),
     ("replica", &["protocol", "ring", "transport"]),
     ("gossip", &["protocol", "ring", "transport"]),
+    ("antientropy", &["protocol", "ring", "transport"]),
     ("gateway", &["protocol", "replica", "transport"]),
     ("client", &["protocol", "ring", "transport"]),
-    ("node", &["protocol", "ring", "transport", "replica", "gossip", "gateway"]),
+    ("node", &["protocol", "ring", "transport", "replica", "gossip", "antientropy", "gateway"]),
     ("cli", &["protocol", "ring", "client"]),
-    ("sim", &["protocol", "ring", "replica", "gossip"]),
+    ("sim", &["protocol", "ring", "replica", "gossip", "antientropy"]),
 ];
 
 /// The crates of ours that a manifest names as dependencies of the product (not of its tests).

@@ -7,7 +7,6 @@
 
 mod clock;
 pub mod coordinator;
-pub mod placement;
 pub mod replica;
 pub mod store;
 pub mod tally;

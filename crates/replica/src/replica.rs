@@ -11,7 +11,9 @@ mod mint;
 #[cfg(test)]
 mod tests;
 
-pub use actor::{ClusterChanged, Freeze, Frozen, ReplicaActor, ReplicaParts, Stop, Thaw};
+pub use actor::{
+    ClusterChanged, Freeze, Frozen, Quarantine, ReplicaActor, ReplicaParts, Stop, Thaw,
+};
 pub use events::{CommitNumber, CommitOutcome, Effect, Input, Reply, Request, Token};
 pub use machine::{Replica, ReplicaConfig};
 pub(crate) use mint::context_of_known;

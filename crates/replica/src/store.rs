@@ -10,7 +10,12 @@ mod memory;
 
 use std::sync::Arc;
 
-use anello_protocol::{causality::Incarnation, id::PartitionId, key::DataKey, version::Versions};
+use anello_protocol::{
+    causality::Incarnation,
+    id::PartitionId,
+    key::DataKey,
+    version::{Versions, VersionsDigest},
+};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -32,10 +37,28 @@ pub struct Commit {
     pub partition: PartitionId,
     /// The key.
     pub key: DataKey,
-    /// All that is to be kept of the key, in place of what was.
+    /// What was kept of the key: of that which the commit before left, or what was read from the store.
+    pub replaced: Summary,
+    /// All that is to be kept of the key, in place of that; nothing is kept if it is empty.
     pub versions: Arc<Versions>,
     /// What the vnode must remember from here on, if that changed.
     pub vnode_record: Option<VnodeRecord>,
+}
+
+/// What a store must know of a key's versions to keep its trees and lists in step with them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Their digest.
+    pub digest: VersionsDigest,
+    /// Whether they are tombstones and nothing else.
+    pub is_deleted: bool,
+}
+
+impl Summary {
+    /// Of these.
+    pub fn of(versions: &Versions) -> Self {
+        Self { digest: versions.digest(), is_deleted: versions.is_deleted() }
+    }
 }
 
 /// Called once, on any thread, when the fate of a commit is known.

@@ -24,13 +24,13 @@ use anello_protocol::{
 };
 use anello_replica::{
     coordinator::{self, CoordinatorActor, CoordinatorConfig, CoordinatorParts, NodeRefs, Vnodes},
-    placement::View,
     replica::{self, ReplicaActor, ReplicaConfig, ReplicaParts},
     store::{
         CachedRead, Commit, CommitDone, MemoryStore, Store, StoreBusy, StoreError, StoreEstimate,
         VnodeRecord,
     },
 };
+use anello_ring::view::View;
 use anello_transport::{ActorRef, Call, CallContext, CallError, Router};
 
 const PARTITIONS: u32 = 8;

@@ -34,6 +34,7 @@ mod preference;
 mod ring;
 mod select;
 mod share;
+pub mod view;
 
 pub use error::{PlanError, RingError};
 pub use member::RingMember;

@@ -130,6 +130,9 @@ impl Disk {
                         }
                     }
                     held.clone_from(&commit.versions);
+                    if held.is_empty() {
+                        self.data.remove(&commit.key);
+                    }
                     if let Some(record) = commit.vnode_record {
                         self.vnodes.insert(commit.partition, record);
                     }

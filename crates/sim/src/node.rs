@@ -25,11 +25,11 @@ use anello_replica::{
         CallNumber, Coordinator, CoordinatorConfig, Input as CoordinatorInput,
         Token as CoordinatorToken,
     },
-    placement::View,
     replica::{
         CommitOutcome, Input as ReplicaInput, Replica, ReplicaConfig, Token as ReplicaToken,
     },
 };
+use anello_ring::view::View;
 
 pub use events::{ClientCall, NodeInput, Out, SyncOutcome};
 

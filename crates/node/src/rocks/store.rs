@@ -296,7 +296,8 @@ impl Store for RocksStore {
     }
 
     fn commit(&self, commit: Commit, done: CommitDone) -> Result<(), StoreBusy> {
-        let value = Some(encode_stored(&*commit.versions));
+        let versions = &*commit.versions;
+        let value = (!versions.is_empty()).then(|| encode_stored(versions));
         let mut changes =
             vec![Change { family: Family::Data, key: keys::data(&commit.key), value }];
         if let Some(record) = commit.vnode_record {

@@ -13,7 +13,7 @@ use anello_protocol::{
 };
 
 use anello_gossip::MembershipStore;
-use anello_replica::store::{CachedRead, Commit, Store, conformance};
+use anello_replica::store::{CachedRead, Commit, Store, Summary, conformance};
 
 use super::{
     RocksStore,
@@ -48,7 +48,13 @@ pub(super) fn versions(number: u64, bytes: usize) -> Versions {
 
 fn commit(key: &DataKey, versions: Versions) -> Commit {
     let versions = Arc::new(versions);
-    Commit { partition: PartitionId(0), key: key.clone(), versions, vnode_record: None }
+    Commit {
+        partition: PartitionId(0),
+        key: key.clone(),
+        replaced: Summary::default(),
+        versions,
+        vnode_record: None,
+    }
 }
 
 pub(super) fn write(store: &RocksStore, key: &DataKey, versions: Versions) {

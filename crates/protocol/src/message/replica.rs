@@ -42,6 +42,11 @@ pub enum Refusal {
     /// The key holds so many concurrent versions already: a writer has to read them and to replace
     /// them, by writing with the context.
     TooManySiblings(u32),
+    /// The vnode was away for so long that what it holds may have been deleted since, and is comparing
+    /// with the other replicas first.
+    Quarantined,
+    /// As much is kept for that replica already as may be.
+    HintsFull,
 }
 
 /// How much of a key's versions is asked for.

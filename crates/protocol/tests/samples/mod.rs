@@ -10,7 +10,8 @@ use anello_protocol::{
     consistency::{Consistency, QuorumKind},
     id::{Datacenter, Epoch, KeyspaceId, KeyspaceName, NodeId, PartitionId, Rack},
     key::{DataKey, Key, KeyHash},
-    message::{admin::*, client::*, replica::*},
+    merkle::{CHILDREN, EntryDigest, HashRange},
+    message::{admin::*, client::*, hint::*, repair::*, replica::*},
     time::HybridTime,
     version::{ConflictRule, Content, Value, Version, Versions, VersionsDigest, WriteId},
 };
@@ -134,6 +135,8 @@ pub(crate) fn read_replies() -> Vec<Result<Held, Refusal>> {
         Err(Refusal::ForgedContext),
         Err(Refusal::Busy),
         Err(Refusal::TooManySiblings(1024)),
+        Err(Refusal::Quarantined),
+        Err(Refusal::HintsFull),
     ]
 }
 
@@ -191,6 +194,65 @@ pub(crate) fn forward_write() -> ForwardWrite {
 
 pub(crate) fn forward_replies() -> Vec<Result<Answer<Written>, Refusal>> {
     write_replies().into_iter().map(Ok).collect()
+}
+
+pub(crate) fn store_hint() -> StoreHint {
+    StoreHint { owner: node("eu-b-1"), store: store_versions() }
+}
+
+pub(crate) fn read_hints() -> ReadHints {
+    ReadHints { epoch: Epoch(7), key: data_key(), want: Want::Full }
+}
+
+pub(crate) fn request_credit() -> RequestCredit {
+    RequestCredit { waiting_bytes: 1 << 20 }
+}
+
+pub(crate) fn credit() -> Credit {
+    Credit { bytes: 65_536, retry_ms: 250 }
+}
+
+pub(crate) fn mark_for_repair() -> MarkForRepair {
+    MarkForRepair { ranges: vec![(KeyspaceId(1), PartitionId(17))] }
+}
+
+pub(crate) fn check_hints() -> CheckHints {
+    CheckHints { keys: vec![data_key()] }
+}
+
+fn range() -> HashRange {
+    HashRange::of_partition(PartitionId(17), 256)
+}
+
+pub(crate) fn compare_roots() -> CompareRoots {
+    let roots = vec![(PartitionId(17), EntryDigest(0x0123_4567_89ab_cdef))];
+    CompareRoots { epoch: Epoch(7), keyspace: KeyspaceId(1), roots }
+}
+
+pub(crate) fn compare_ranges() -> CompareRanges {
+    let children = std::array::from_fn::<_, CHILDREN, _>(|child| EntryDigest(child as u64));
+    let (keyspace, partition) = (KeyspaceId(1), PartitionId(17));
+    CompareRanges { epoch: Epoch(7), keyspace, partition, ranges: vec![(range(), children)] }
+}
+
+pub(crate) fn compare_keys() -> CompareKeys {
+    CompareKeys {
+        epoch: Epoch(7),
+        keyspace: KeyspaceId(1),
+        partition: PartitionId(17),
+        range: range(),
+        entries: vec![(data_key().hash, EntryDigest(5))],
+    }
+}
+
+pub(crate) fn keys_differ() -> KeysDiffer {
+    let hash = data_key().hash;
+    let held = vec![(key(), hash, VersionsDigest(9))];
+    KeysDiffer { hashes: vec![hash], held, is_too_large: false }
+}
+
+pub(crate) fn purge_versions() -> PurgeVersions {
+    PurgeVersions { epoch: Epoch(7), key: data_key(), digest: VersionsDigest(9) }
 }
 
 pub(crate) fn get() -> Get {

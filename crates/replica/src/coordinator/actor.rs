@@ -18,16 +18,14 @@ use anello_protocol::{
     },
     time::Moment,
 };
+use anello_ring::view::View;
 use anello_transport::{ActorRef, Call, CallContext, Peers, ReplyTo, TraceContext};
 
 use super::{
     CallNumber, Coordinator, CoordinatorConfig, Effect, Incoming, Input, Outgoing, Reply, Token,
     calls::{Calls, Outcome},
 };
-use crate::{
-    clock::{Clock, in_time},
-    placement::View,
-};
+use crate::clock::{Clock, in_time};
 
 /// What a coordinator's actor is made of.
 pub struct CoordinatorParts {

@@ -13,7 +13,7 @@ use super::{
     events::{CallNumber, Effect, Outgoing, Reply, Token},
     peers::Peers,
 };
-use crate::placement::View;
+use anello_ring::view::View;
 
 /// The bounds and delays of a coordinator.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use anello_protocol::{
     time::Moment,
 };
 
-use crate::placement::View;
+use anello_ring::view::View;
 
 /// The shell's name for a request that waits for its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

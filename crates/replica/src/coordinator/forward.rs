@@ -103,6 +103,8 @@ impl Forwarding {
                 Refusal::Behind(_)
                 | Refusal::NotOwner
                 | Refusal::Frozen
+                | Refusal::Quarantined
+                | Refusal::HintsFull
                 | Refusal::ForgedContext
                 | Refusal::TooManySiblings(_) => {}
             },

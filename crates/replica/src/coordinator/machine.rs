@@ -31,7 +31,7 @@ use super::{
     replicate,
     write::{self, WriteRequest},
 };
-use crate::placement::View;
+use anello_ring::view::View;
 
 /// What a request weighs beside its key and values.
 const REQUEST_OVERHEAD_BYTES: usize = 1024;

@@ -89,7 +89,7 @@ impl Minting {
                 self.ask_later(desk, head);
                 Progress::Going
             }
-            Refusal::NotOwner => Progress::Missing,
+            Refusal::NotOwner | Refusal::Quarantined | Refusal::HintsFull => Progress::Missing,
             Refusal::Busy => Progress::Busy,
             Refusal::Storage(_) => Progress::Broken(refusal),
             Refusal::ForgedContext => {

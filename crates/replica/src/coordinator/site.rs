@@ -10,12 +10,10 @@ use anello_protocol::{
     message::client::RequestError,
     version::ConflictRule,
 };
+use anello_ring::view::{Placement, View};
 
 use super::desk::Desk;
-use crate::{
-    placement::{Placement, View},
-    tally::{Requirement, Side, Tally, TallyResult},
-};
+use crate::tally::{Requirement, Side, Tally, TallyResult};
 
 /// See the head of this file. Cheap to clone.
 #[derive(Clone, Debug)]

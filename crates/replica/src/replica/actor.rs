@@ -11,8 +11,12 @@ use actix::{
 use anello_protocol::{
     id::{NodeId, PartitionId},
     key::DataKey,
-    message::replica::{Held, MintVersion, Minted, ReadVersions, Refusal, StoreVersions, Stored},
+    message::{
+        repair::{PurgeVersions, Purged},
+        replica::{Held, MintVersion, Minted, ReadVersions, Refusal, StoreVersions, Stored},
+    },
 };
+use anello_ring::view::View;
 use anello_transport::{Call, ReplyTo};
 
 use super::{
@@ -20,7 +24,6 @@ use super::{
 };
 use crate::{
     clock::{Clock, in_time},
-    placement::View,
     store::{CachedRead, Store, StoreBusy, StoreError, VnodeRecord},
 };
 
@@ -40,7 +43,8 @@ pub struct ReplicaParts {
     pub store: Arc<dyn Store>,
 }
 
-/// The actor of one vnode. Answers [`ReadVersions`], [`StoreVersions`] and [`MintVersion`].
+/// The actor of one vnode. Answers [`ReadVersions`], [`StoreVersions`], [`MintVersion`] and
+/// [`PurgeVersions`].
 pub struct ReplicaActor {
     replica: Replica,
     store: Arc<dyn Store>,
@@ -56,6 +60,7 @@ enum Waiting {
     Read(ReplyTo<Result<Held, Refusal>>),
     Store(ReplyTo<Result<Stored, Refusal>>),
     Mint(ReplyTo<Result<Minted, Refusal>>),
+    Purge(ReplyTo<Result<Purged, Refusal>>),
 }
 
 /// Called once a vnode is frozen and all of its writes have ended.
@@ -82,6 +87,14 @@ impl Message for Freeze {
 pub struct Thaw;
 
 impl Message for Thaw {
+    type Result = ();
+}
+
+/// Tells a vnode whether what it holds may lack so much that it must be shown to nobody.
+#[derive(Clone, Copy, Debug)]
+pub struct Quarantine(pub bool);
+
+impl Message for Quarantine {
     type Result = ();
 }
 
@@ -177,6 +190,7 @@ impl ReplicaActor {
             (Some(Waiting::Read(to)), Reply::Read(result)) => to.send(result),
             (Some(Waiting::Store(to)), Reply::Store(result)) => to.send(result),
             (Some(Waiting::Mint(to)), Reply::Mint(result)) => to.send(result),
+            (Some(Waiting::Purge(to)), Reply::Purge(result)) => to.send(result),
             _ => {
                 unreachable!("a machine answers each question once, and with its own kind of reply")
             }
@@ -219,6 +233,24 @@ impl Handler<Call<MintVersion>> for ReplicaActor {
         if let Some(call) = in_time(call) {
             self.ask(context, Request::Mint(call.message), Waiting::Mint(call.reply));
         }
+    }
+}
+
+impl Handler<Call<PurgeVersions>> for ReplicaActor {
+    type Result = ();
+
+    fn handle(&mut self, call: Call<PurgeVersions>, context: &mut Self::Context) {
+        if let Some(call) = in_time(call) {
+            self.ask(context, Request::Purge(call.message), Waiting::Purge(call.reply));
+        }
+    }
+}
+
+impl Handler<Quarantine> for ReplicaActor {
+    type Result = ();
+
+    fn handle(&mut self, Quarantine(is_it): Quarantine, context: &mut Self::Context) {
+        self.turn(context, Input::Quarantined(is_it));
     }
 }
 

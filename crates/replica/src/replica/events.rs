@@ -5,11 +5,15 @@ use std::sync::Arc;
 use anello_protocol::{
     id::Epoch,
     key::DataKey,
-    message::replica::{Held, MintVersion, Minted, ReadVersions, Refusal, StoreVersions, Stored},
+    message::{
+        repair::{PurgeVersions, Purged},
+        replica::{Held, MintVersion, Minted, ReadVersions, Refusal, StoreVersions, Stored},
+    },
     version::{Content, Versions},
 };
+use anello_ring::view::View;
 
-use crate::{placement::View, store::Commit};
+use crate::store::Commit;
 
 /// What a request weighs beside its key and values.
 const REQUEST_OVERHEAD_BYTES: usize = 256;
@@ -31,6 +35,8 @@ pub enum Request {
     Store(StoreVersions),
     /// To issue a dot.
     Mint(MintVersion),
+    /// To forget a tombstone.
+    Purge(PurgeVersions),
 }
 
 /// What it answers.
@@ -42,6 +48,8 @@ pub enum Reply {
     Store(Result<Stored, Refusal>),
     /// To [`Request::Mint`].
     Mint(Result<Minted, Refusal>),
+    /// To [`Request::Purge`].
+    Purge(Result<Purged, Refusal>),
 }
 
 /// How a commit ended.
@@ -77,6 +85,8 @@ pub enum Input {
     Freeze,
     /// They have.
     Thaw,
+    /// Whether what is held may lack so much that it must be shown to nobody.
+    Quarantined(bool),
 }
 
 /// What a vnode wants done.
@@ -100,6 +110,7 @@ impl Request {
             Request::Read(read) => &read.key,
             Request::Store(store) => &store.key,
             Request::Mint(mint) => &mint.key,
+            Request::Purge(purge) => &purge.key,
         }
     }
 
@@ -109,13 +120,14 @@ impl Request {
             Request::Read(read) => read.epoch,
             Request::Store(store) => store.epoch,
             Request::Mint(mint) => mint.epoch,
+            Request::Purge(purge) => purge.epoch,
         }
     }
 
     /// What it counts for towards the bounds, in bytes.
     pub(super) fn weight(&self) -> usize {
         let values = match self {
-            Request::Read(_) => 0,
+            Request::Read(_) | Request::Purge(_) => 0,
             Request::Store(store) => store.versions.value_bytes(),
             Request::Mint(mint) => match &mint.content {
                 Content::Value(value) => value.bytes().len(),
@@ -131,6 +143,7 @@ impl Request {
             Request::Read(_) => Reply::Read(Err(refusal)),
             Request::Store(_) => Reply::Store(Err(refusal)),
             Request::Mint(_) => Reply::Mint(Err(refusal)),
+            Request::Purge(_) => Reply::Purge(Err(refusal)),
         }
     }
 }
@@ -142,6 +155,7 @@ impl Reply {
             Reply::Read(_) => Reply::Read(Err(refusal)),
             Reply::Store(_) => Reply::Store(Err(refusal)),
             Reply::Mint(_) => Reply::Mint(Err(refusal)),
+            Reply::Purge(_) => Reply::Purge(Err(refusal)),
         }
     }
 }

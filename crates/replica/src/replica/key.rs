@@ -7,7 +7,10 @@ use std::{collections::VecDeque, sync::Arc};
 
 use anello_protocol::{
     causality::Dot,
-    message::replica::{StoreVersions, Stored},
+    message::{
+        repair::{PurgeVersions, Purged},
+        replica::{StoreVersions, Stored},
+    },
     version::{ConflictRule, Version, Versions, WriteId},
 };
 
@@ -70,6 +73,22 @@ impl OpenKey {
     /// Whether everything is durable, so that the store can tell it as well.
     pub(super) fn is_settled(&self) -> bool {
         self.uncommitted.is_empty()
+    }
+}
+
+/// Forgets a key, if exactly the tombstones are held that it is to be forgotten for and nothing of it
+/// is under way: what is to be kept, if that changes anything, and the answer.
+pub(super) fn purge(open: &OpenKey, purge: &PurgeVersions) -> (Option<Versions>, Purged) {
+    let held = open.latest();
+    if !open.is_settled() {
+        return (None, Purged::Kept);
+    }
+    if held.is_empty() {
+        return (None, Purged::Gone);
+    }
+    match held.is_deleted() && held.digest() == purge.digest {
+        true => (Some(Versions::new()), Purged::Gone),
+        false => (None, Purged::Kept),
     }
 }
 

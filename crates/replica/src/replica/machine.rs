@@ -22,6 +22,7 @@ use anello_protocol::{
     time::Now,
     version::Versions,
 };
+use anello_ring::view::View;
 
 use super::{
     events::{CommitNumber, CommitOutcome, Effect, Input, Reply, Request, Token},
@@ -29,10 +30,7 @@ use super::{
     key::{self, OpenKey},
     mint::{self, Mint},
 };
-use crate::{
-    placement::View,
-    store::{Commit, VnodeRecord},
-};
+use crate::store::{Commit, Summary, VnodeRecord};
 
 /// The bounds of a vnode.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +56,7 @@ pub struct Replica {
     issuer: Issuer,
     standing: Option<Standing>,
     frozen: Frozen,
+    is_quarantined: bool,
     keys: BTreeMap<DataKey, KeyState>,
     commits: BTreeMap<CommitNumber, CommitUnderWay>,
     next_commit: CommitNumber,
@@ -134,6 +133,7 @@ impl Replica {
             config,
             standing: None,
             frozen: Frozen::No,
+            is_quarantined: false,
             keys: BTreeMap::new(),
             commits: BTreeMap::new(),
             next_commit: CommitNumber(0),
@@ -154,6 +154,7 @@ impl Replica {
                 self.settle_freeze();
             }
             Input::Thaw => self.frozen = Frozen::No,
+            Input::Quarantined(is_quarantined) => self.is_quarantined = is_quarantined,
         }
     }
 
@@ -272,6 +273,10 @@ impl Replica {
                     Err(refusal) => return self.reply(token, Reply::Mint(Err(refusal)), bytes),
                 }
             }
+            Request::Purge(purge) => {
+                let (kept, purged) = key::purge(open, &purge);
+                (kept, None, Reply::Purge(Ok(purged)))
+            }
         };
         let Some(kept) = kept else {
             // Nothing new; but what the answer rests on may still be on its way to the disk.
@@ -284,9 +289,14 @@ impl Replica {
         let number = self.next_commit;
         self.next_commit.0 += 1;
         let kept = Arc::new(kept);
-        open.push(number, kept.clone());
-        let partition = self.partition;
-        let commit = Commit { partition, key: key.clone(), versions: kept, vnode_record: record };
+        let commit = Commit {
+            partition: self.partition,
+            key: key.clone(),
+            replaced: Summary::of(open.latest()),
+            versions: kept.clone(),
+            vnode_record: record,
+        };
+        open.push(number, kept);
         let (life, replies) = (self.issuer.life(), vec![(token, reply, bytes)]);
         self.commits.insert(number, CommitUnderWay { key, life, record, replies });
         self.effects.push_back(Effect::Commit(number, commit));
@@ -378,8 +388,14 @@ impl Replica {
             return Err(Refusal::NotOwner);
         }
         match request {
-            Request::Store(_) | Request::Mint(_) if self.frozen != Frozen::No => {
+            Request::Store(_) | Request::Mint(_) | Request::Purge(_)
+                if self.frozen != Frozen::No =>
+            {
                 Err(Refusal::Frozen)
+            }
+            // What others write is taken in all the same: it is news.
+            Request::Read(_) | Request::Mint(_) | Request::Purge(_) if self.is_quarantined => {
+                Err(Refusal::Quarantined)
             }
             _ => Ok(()),
         }

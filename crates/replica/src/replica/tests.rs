@@ -17,7 +17,7 @@ use anello_protocol::{
 };
 
 use super::{Replica, ReplicaConfig};
-use crate::placement::View;
+use anello_ring::view::View;
 
 fn node() -> NodeId {
     NodeId::new("a").expect("a good name")

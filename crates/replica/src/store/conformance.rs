@@ -17,7 +17,7 @@ use anello_protocol::{
     version::{Content, Value, Version, Versions, WriteId},
 };
 
-use super::{CachedRead, Commit, Store, StoreError, VnodeRecord};
+use super::{CachedRead, Commit, Store, StoreError, Summary, VnodeRecord};
 
 /// How long a commit may take in a test.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,8 +39,13 @@ pub fn check_reopening(open: impl Fn() -> Arc<dyn Store>) {
     let key = key(KeyspaceId(1), "kept");
     let kept = Arc::new(versions(3, b"value"));
     let partition = PartitionId(5);
-    let commit =
-        Commit { partition, key: key.clone(), versions: kept.clone(), vnode_record: Some(record) };
+    let commit = Commit {
+        partition,
+        key: key.clone(),
+        versions: kept.clone(),
+        replaced: Summary::default(),
+        vnode_record: Some(record),
+    };
     commit_and_wait(&*store, commit).expect("a healthy store commits");
     drop(store);
 
@@ -77,6 +82,7 @@ fn commits_of_a_vnode_are_kept_in_order(store: &dyn Store) {
             partition: PartitionId(0),
             key: key.clone(),
             versions: Arc::new(versions(counter, b"v")),
+            replaced: Summary::default(),
             vnode_record: Some(VnodeRecord {
                 incarnation: Incarnation(1),
                 births_reserved: counter,
@@ -116,6 +122,7 @@ fn vnodes_are_remembered_with_the_data(store: &dyn Store) {
         partition: PartitionId(partition),
         key: key(KeyspaceId(1), "a"),
         versions: Arc::new(versions(1, b"v")),
+        replaced: Summary::default(),
         vnode_record,
     };
     let record = VnodeRecord { incarnation: Incarnation(9), births_reserved: 1024 };
@@ -139,6 +146,7 @@ fn keep(store: &dyn Store, key: &DataKey, versions: &Versions) {
         partition: PartitionId(0),
         key: key.clone(),
         versions: Arc::new(versions.clone()),
+        replaced: Summary::default(),
         vnode_record: None,
     };
     commit_and_wait(store, commit).expect("a healthy store commits");

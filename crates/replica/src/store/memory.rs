@@ -49,7 +49,10 @@ impl Store for MemoryStore {
     fn commit(&self, commit: Commit, done: CommitDone) -> Result<(), StoreBusy> {
         {
             let mut kept = self.kept();
-            kept.data.insert(commit.key, commit.versions);
+            match commit.versions.is_empty() {
+                true => kept.data.remove(&commit.key),
+                false => kept.data.insert(commit.key, commit.versions),
+            };
             if let Some(record) = commit.vnode_record {
                 kept.vnodes.insert(commit.partition, record);
             }

@@ -9,9 +9,9 @@ use anello_gossip::{Effect as GossipEffect, Input as GossipInput, MembershipEven
 use anello_protocol::{id::PartitionId, time::Now};
 use anello_replica::{
     coordinator::Input as CoordinatorInput,
-    placement::View,
     replica::{Input as ReplicaInput, Replica},
 };
+use anello_ring::view::View;
 
 use super::{Inner, Node, NodeInput, Out};
 use crate::{disk::DiskWrite, wire::Frame};

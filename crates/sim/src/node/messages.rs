@@ -80,6 +80,7 @@ impl Node {
                 Request::Read(_) => Reply::Read(Err(Refusal::NotOwner)),
                 Request::Store(_) => Reply::Store(Err(Refusal::NotOwner)),
                 Request::Mint(_) => Reply::Mint(Err(Refusal::NotOwner)),
+                Request::Purge(_) => Reply::Purge(Err(Refusal::NotOwner)),
             };
             return answered(self.id(), asker, refused, out);
         }

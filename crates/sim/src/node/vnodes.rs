@@ -76,11 +76,16 @@ pub(super) fn answered(
     out: &mut Vec<Out>,
 ) -> Option<Inner> {
     match (asker, reply) {
+        (_, ReplicaReply::Purge(_)) => {
+            let what = format!("{me}: a purge that nobody asked for");
+            out.push(Out::Broke("nobody purges", what));
+        }
         (ReplicaAsker::Own(call), reply) => {
             let outcome = Ok(match reply {
                 ReplicaReply::Read(held) => Incoming::Read(held),
                 ReplicaReply::Store(stored) => Incoming::Stored(stored),
                 ReplicaReply::Mint(minted) => Incoming::Minted(minted),
+                ReplicaReply::Purge(_) => return None,
             });
             let from = me.clone();
             return Some(Inner::Coordinator(CoordinatorInput::Answered { call, from, outcome }));

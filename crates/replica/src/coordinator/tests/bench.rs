@@ -19,13 +19,11 @@ use anello_protocol::{
     time::{HybridTime, Moment, Now},
     version::{ConflictRule, Content, Value, Version, Versions, WriteId},
 };
+use anello_ring::view::View;
 
-use crate::{
-    coordinator::{
-        CallFailure, CallNumber, Coordinator, CoordinatorConfig, Effect, Incoming, Input, Outgoing,
-        Reply, Token,
-    },
-    placement::View,
+use crate::coordinator::{
+    CallFailure, CallNumber, Coordinator, CoordinatorConfig, Effect, Incoming, Input, Outgoing,
+    Reply, Token,
 };
 
 pub(super) fn node(id: &str) -> NodeId {

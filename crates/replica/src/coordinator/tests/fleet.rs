@@ -13,6 +13,7 @@ use anello_protocol::{
     time::{Moment, Now},
     version::{ConflictRule, Content, Versions, WriteId},
 };
+use anello_ring::view::View;
 use proptest::prelude::*;
 
 use super::bench::{cluster, data_key, datacenter, delete, get, lww, node, options, put, view};
@@ -21,7 +22,6 @@ use crate::{
         CallFailure, CallNumber, Coordinator, CoordinatorConfig, Effect, Incoming, Input, Outgoing,
         Reply, Token,
     },
-    placement::View,
     replica::{self, CommitNumber, CommitOutcome, Replica, ReplicaConfig},
     store::{Commit, VnodeRecord},
 };
@@ -292,6 +292,7 @@ impl Fleet {
                         replica::Reply::Read(result) => Incoming::Read(result),
                         replica::Reply::Store(result) => Incoming::Stored(result),
                         replica::Reply::Mint(result) => Incoming::Minted(result),
+                        replica::Reply::Purge(_) => panic!("nobody purges"),
                     };
                     self.answer(at, asker, Ok(incoming));
                 }

@@ -158,6 +158,7 @@ impl World {
                 let Request::Store(pushed) = request else { panic!("another question") };
                 self.assert_kept(at, &pushed.versions);
             }
+            Reply::Purge(_) => panic!("nobody purges"),
             Reply::Mint(Ok(minted)) => {
                 let Request::Mint(write) = request else { panic!("another question") };
                 self.show(&minted.versions);

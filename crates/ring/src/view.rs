@@ -1,4 +1,4 @@
-//! Where keys live, as a coordinator or a vnode looks it up: the agreed state and its ring, with what
+//! Where keys live, as coordinators, vnodes and repairs look it up: the agreed state and its ring, with what
 //! is asked for again and again kept at hand.
 //!
 //! One [`View`] serves all actors of a node. A lookup of a place that was looked up before is a read
@@ -10,13 +10,17 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use crate::{error::RingError, member::RingMember, ring::Ring};
 use anello_protocol::{
     cluster::{ClusterState, KeyspaceConfig},
     id::{Datacenter, Epoch, KeyspaceId, KeyspaceName, NodeId, PartitionId},
     key::{DataKey, Key, KeyHash},
     message::client::{KeyLocation, Place},
 };
-use anello_ring::{Ring, RingError, RingMember};
+
+/// The most nodes that are kept at hand to stand in for a partition's replicas. With more than so many
+/// away at once, requests fail.
+const MAX_STAND_INS: usize = 16;
 
 /// The replicas of one partition in one keyspace, by datacenter, each datacenter's in the order of its
 /// preference list.
@@ -26,6 +30,8 @@ pub struct Placement {
     pub partition: PartitionId,
     /// Who holds it.
     pub replicas: Vec<Place>,
+    /// Who takes the place of a replica that is away, in the order in which they are asked.
+    pub stand_ins: Vec<Place>,
 }
 
 impl Placement {
@@ -106,6 +112,16 @@ impl View {
         self.keyspaces.get(name)
     }
 
+    /// All keyspaces, by their names.
+    pub fn keyspaces(&self) -> impl Iterator<Item = (&KeyspaceName, &KeyspaceView)> {
+        self.keyspaces.iter()
+    }
+
+    /// A keyspace by its id.
+    pub fn keyspace_of(&self, id: KeyspaceId) -> Option<&KeyspaceView> {
+        self.keyspaces.values().find(|keyspace| keyspace.id == id)
+    }
+
     /// The address of a key of a keyspace.
     pub fn data_key(&self, name: &KeyspaceName, keyspace: &KeyspaceView, key: Key) -> DataKey {
         DataKey { hash: KeyHash::of(name, &key), keyspace: keyspace.id, key }
@@ -113,18 +129,28 @@ impl View {
 
     /// Where a hash lives in a keyspace.
     pub fn placement<'a>(&self, keyspace: &'a KeyspaceView, hash: KeyHash) -> &'a Arc<Placement> {
-        let partition = self.ring.partition_of(hash);
+        self.placement_of(keyspace, self.ring.partition_of(hash))
+    }
+
+    /// Who holds a partition in a keyspace.
+    pub fn placement_of<'a>(
+        &self,
+        keyspace: &'a KeyspaceView,
+        partition: PartitionId,
+    ) -> &'a Arc<Placement> {
         let placements = keyspace
             .placements
             .get_or_init(|| (0..self.ring.partitions()).map(|_| OnceLock::new()).collect());
         placements[partition.0 as usize].get_or_init(|| {
             let list = self.ring.preference_list(partition, &keyspace.replication);
-            let place = |member: &&RingMember| Place {
+            let place = |member: &RingMember| Place {
                 id: member.id.clone(),
                 datacenter: member.datacenter.clone(),
                 rack: member.rack.clone(),
             };
-            Arc::new(Placement { partition, replicas: list.replicas().iter().map(place).collect() })
+            let replicas = list.replicas().iter().map(|member| place(member)).collect();
+            let stand_ins = list.stand_ins().take(MAX_STAND_INS).map(place).collect();
+            Arc::new(Placement { partition, replicas, stand_ins })
         })
     }
 
@@ -141,8 +167,7 @@ impl View {
 
     /// Whether a node is a replica of a partition in the keyspace with this id.
     pub fn holds(&self, node: &NodeId, keyspace: KeyspaceId, partition: PartitionId) -> bool {
-        let keyspace = self.keyspaces.values().find(|view| view.id == keyspace);
-        keyspace.is_some_and(|keyspace| {
+        self.keyspace_of(keyspace).is_some_and(|keyspace| {
             let list = self.ring.preference_list(partition, &keyspace.replication);
             list.replicas().iter().any(|member| member.id == *node)
         })

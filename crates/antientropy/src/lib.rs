@@ -1,0 +1,2 @@
+//! Finding and mending what differs between replicas, by Merkle trees; and forgetting what was deleted,
+//! once every replica has confirmed it.
