@@ -16,6 +16,7 @@ mod desk;
 mod events;
 mod forward;
 mod get;
+mod hedging;
 mod machine;
 mod minting;
 mod peers;
@@ -24,13 +25,14 @@ mod receipt;
 mod relay;
 mod replicate;
 mod site;
+mod stand_ins;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
 pub use actor::{
-    ClusterChanged, CoordinatorActor, CoordinatorParts, CountInFlight, NodeRefs,
+    ClusterChanged, CoordinatorActor, CoordinatorParts, CountInFlight, NodeRefs, OwnHints,
     ReachabilityChanged, Stop, Vnodes,
 };
 pub use desk::CoordinatorConfig;

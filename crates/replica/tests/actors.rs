@@ -15,6 +15,7 @@ use anello_protocol::{
     id::{ClusterName, Datacenter, Epoch, KeyspaceName, NodeId, PartitionId, Rack},
     key::{DataKey, Key},
     message::{
+        Message,
         client::{Found, Get, LocateKey, RequestError, RequestOptions, Write, Written},
         replica::{
             ForwardWrite, MintVersion, ReadVersions, RelayVersions, RelayedAck, StoreVersions, Want,
@@ -23,7 +24,9 @@ use anello_protocol::{
     version::{Content, Value, Versions, WriteId},
 };
 use anello_replica::{
-    coordinator::{self, CoordinatorActor, CoordinatorConfig, CoordinatorParts, NodeRefs, Vnodes},
+    coordinator::{
+        self, CoordinatorActor, CoordinatorConfig, CoordinatorParts, NodeRefs, OwnHints, Vnodes,
+    },
     replica::{self, ReplicaActor, ReplicaConfig, ReplicaParts},
     store::{
         CachedRead, Commit, CommitDone, MemoryStore, Store, StoreBusy, StoreError, StoreEstimate,
@@ -203,6 +206,7 @@ impl Node {
             config: CoordinatorConfig::default(),
             seed: 1,
             vnodes: vnode_refs(&vnodes),
+            hints: nobodys_hints(),
             others: Box::new(move |other| {
                 let router = routers.get().expect("all are there")[other].clone();
                 NodeRefs {
@@ -210,7 +214,9 @@ impl Node {
                     store: ActorRef::loopback(router.clone()),
                     relay: ActorRef::loopback(router.clone()),
                     forward: ActorRef::loopback(router.clone()),
-                    acked: ActorRef::loopback(router),
+                    acked: ActorRef::loopback(router.clone()),
+                    hint: ActorRef::loopback(router.clone()),
+                    read_hints: ActorRef::loopback(router),
                 }
             }),
         };
@@ -229,6 +235,17 @@ impl Node {
             .serve::<RelayedAck>(ActorRef::mailbox(coordinator.recipient()))
             .build()
     }
+}
+
+/// Hints are kept by nobody.
+fn nobodys_hints() -> OwnHints {
+    fn unreachable<M: Message>() -> ActorRef<M> {
+        ActorRef::function(|call| {
+            call.reply.fail(CallError::Unreachable);
+            Ok(())
+        })
+    }
+    OwnHints { keep: unreachable(), read: unreachable(), mint: unreachable() }
 }
 
 fn vnode_refs(vnodes: &[Addr<ReplicaActor>]) -> Vnodes {

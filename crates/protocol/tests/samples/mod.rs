@@ -204,6 +204,10 @@ pub(crate) fn read_hints() -> ReadHints {
     ReadHints { epoch: Epoch(7), key: data_key(), want: Want::Full }
 }
 
+pub(crate) fn mint_hint() -> MintHint {
+    MintHint { owner: node("eu-b-1"), mint: mint_version() }
+}
+
 pub(crate) fn request_credit() -> RequestCredit {
     RequestCredit { waiting_bytes: 1 << 20 }
 }

@@ -11,6 +11,7 @@ use anello_protocol::{
     id::{Datacenter, NodeId},
     message::{
         client::{Answer, Found, Get, LocateKey, Write, Written},
+        hint::{MintHint, ReadHints, StoreHint},
         replica::{
             ForwardWrite, MintVersion, ReadVersions, Refusal, RelayVersions, RelayedAck,
             StoreVersions, Stored,
@@ -41,6 +42,8 @@ pub struct CoordinatorParts {
     pub seed: u64,
     /// The vnodes of this node.
     pub vnodes: Vnodes,
+    /// The hint store of this node.
+    pub hints: OwnHints,
     /// How to reach the others.
     pub others: Box<dyn Fn(&NodeId) -> NodeRefs + Send>,
 }
@@ -56,6 +59,17 @@ pub struct Vnodes {
     pub mint: ActorRef<MintVersion>,
 }
 
+/// The hint store of this node.
+#[derive(Clone, Debug)]
+pub struct OwnHints {
+    /// Keeping a hint.
+    pub keep: ActorRef<StoreHint>,
+    /// Reading what is kept of a key.
+    pub read: ActorRef<ReadHints>,
+    /// Issuing dots.
+    pub mint: ActorRef<MintHint>,
+}
+
 /// What a coordinator asks of another node.
 #[derive(Clone, Debug)]
 pub struct NodeRefs {
@@ -69,6 +83,10 @@ pub struct NodeRefs {
     pub forward: ActorRef<ForwardWrite>,
     /// Taking an acknowledgement, of its coordinators.
     pub acked: ActorRef<RelayedAck>,
+    /// Keeping a hint, of its hint store.
+    pub hint: ActorRef<StoreHint>,
+    /// Reading what is kept of a key, of its hint store.
+    pub read_hints: ActorRef<ReadHints>,
 }
 
 impl NodeRefs {
@@ -80,6 +98,8 @@ impl NodeRefs {
             relay: ActorRef::peer(peers, node.clone()),
             forward: ActorRef::peer(peers, node.clone()),
             acked: ActorRef::peer(peers, node.clone()),
+            hint: ActorRef::peer(peers, node.clone()),
+            read_hints: ActorRef::peer(peers, node.clone()),
         }
     }
 }
@@ -92,6 +112,7 @@ pub struct CoordinatorActor {
     mailbox: usize,
     clock: Clock,
     vnodes: Vnodes,
+    hints: OwnHints,
     others: Box<dyn Fn(&NodeId) -> NodeRefs + Send>,
     known: HashMap<NodeId, NodeRefs>,
     next_token: u64,
@@ -154,13 +175,15 @@ impl Message for Stop {
 impl CoordinatorActor {
     /// An actor that has not been told of any cluster yet.
     pub fn new(parts: CoordinatorParts) -> Self {
-        let CoordinatorParts { node, datacenter, number, config, seed, vnodes, others } = parts;
+        let CoordinatorParts { node, datacenter, number, config, seed, vnodes, hints, others } =
+            parts;
         Self {
             mailbox: config.requests_max,
             coordinator: Coordinator::new(node.clone(), datacenter, number, config, seed),
             node,
             clock: Clock::new(),
             vnodes,
+            hints,
             others,
             known: HashMap::new(),
             next_token: 0,
@@ -222,6 +245,20 @@ impl CoordinatorActor {
                 let vnode = if is_own { &self.vnodes.store } else { &self.refs(&to).store };
                 let future = vnode.call(store, until);
                 self.calls.add(call, to, future, Incoming::Stored);
+            }
+            Outgoing::Hint(hint) => {
+                let keeper = if is_own { &self.hints.keep } else { &self.refs(&to).hint };
+                let future = keeper.call(hint, until);
+                self.calls.add(call, to, future, Incoming::Stored);
+            }
+            Outgoing::ReadHints(read) => {
+                let keeper = if is_own { &self.hints.read } else { &self.refs(&to).read_hints };
+                let future = keeper.call(read, until);
+                self.calls.add(call, to, future, Incoming::Read);
+            }
+            Outgoing::MintHint(mint) => {
+                let future = self.hints.mint.call(mint, until);
+                self.calls.add(call, to, future, Incoming::Minted);
             }
             Outgoing::Relay(relay) => {
                 let future = self.refs(&to).relay.call(relay, until);

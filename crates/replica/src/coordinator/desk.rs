@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{
     events::{CallNumber, Effect, Outgoing, Reply, Token},
+    hedging::Hedging,
     peers::Peers,
 };
 use anello_ring::view::View;
@@ -25,6 +26,11 @@ pub struct CoordinatorConfig {
     /// After how long another replica is asked to answer a read in place of a silent one, default
     /// 100 ms. Less makes more work when replicas are slow.
     pub read_silence: Duration,
+    /// After how long a stand-in is asked to keep a write for a silent replica, while too few have
+    /// acknowledged it, default 100 ms. Less keeps more hints when replicas are slow.
+    pub stand_in_silence: Duration,
+    /// The same once enough have acknowledged it, default 1 s.
+    pub hint_silence: Duration,
     /// After how long replicas behind a silent relay are written to directly, default 300 ms. Less than
     /// a round trip between datacenters sends everything twice.
     pub relay_silence: Duration,
@@ -44,6 +50,8 @@ impl Default for CoordinatorConfig {
             requests_max: 4096,
             bytes_max: 128 << 20,
             read_silence: Duration::from_millis(100),
+            stand_in_silence: Duration::from_millis(100),
+            hint_silence: Duration::from_secs(1),
             relay_silence: Duration::from_millis(300),
             forward_silence: Duration::from_millis(500),
             explain_wait: Duration::from_millis(50),
@@ -67,6 +75,7 @@ pub(super) struct Desk {
     pub(super) seed: u64,
     pub(super) view: Option<Arc<View>>,
     pub(super) peers: Peers,
+    pub(super) hedging: Hedging,
     pub(super) now: Now,
     pub(super) effects: VecDeque<Effect>,
 }

@@ -6,6 +6,7 @@ use anello_protocol::{
     id::NodeId,
     message::{
         client::{Answer, Found, Get, Write, Written},
+        hint::{MintHint, ReadHints, StoreHint},
         replica::{
             ForwardWrite, Held, MintVersion, Minted, ReadVersions, Refusal, RelayVersions,
             RelayedAck, StoreVersions, Stored,
@@ -38,6 +39,12 @@ pub enum Outgoing {
     Store(StoreVersions),
     /// To the key's vnode on this node.
     Mint(MintVersion),
+    /// To the hint store of that node; it may be this one.
+    Hint(StoreHint),
+    /// To the hint store of that node; it may be this one.
+    ReadHints(ReadHints),
+    /// To the hint store of this node.
+    MintHint(MintHint),
     /// To a coordinator of that node.
     Relay(RelayVersions),
     /// To a coordinator of that node.
@@ -47,11 +54,11 @@ pub enum Outgoing {
 /// What answers an [`Outgoing`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Incoming {
-    /// To [`Outgoing::Read`].
+    /// To [`Outgoing::Read`] and [`Outgoing::ReadHints`].
     Read(Result<Held, Refusal>),
-    /// To [`Outgoing::Store`] and [`Outgoing::Relay`].
+    /// To [`Outgoing::Store`], [`Outgoing::Relay`] and [`Outgoing::Hint`].
     Stored(Result<Stored, Refusal>),
-    /// To [`Outgoing::Mint`].
+    /// To [`Outgoing::Mint`] and [`Outgoing::MintHint`].
     Minted(Result<Minted, Refusal>),
     /// To [`Outgoing::Forward`].
     Forwarded(Result<Answer<Written>, Refusal>),

@@ -1,16 +1,20 @@
-//! A client's read: a quorum read, and what of it the client is shown.
+//! A client's read: a quorum read, what of it the client is shown, and behind the answer, once, the repair
+//! of the replicas that turned out to lack something.
 
 use anello_protocol::{
     causality::token_encode,
-    id::Epoch,
-    message::client::{Answer, ContextToken, Found, FoundVersion, Get, RequestError},
+    id::{Epoch, NodeId},
+    message::{
+        client::{Answer, ContextToken, Found, FoundVersion, Get, RequestError},
+        replica::StoreVersions,
+    },
     time::Moment,
     version::{Content, Versions},
 };
 
 use super::{
-    desk::{Desk, Head, earliest},
-    events::{CallFailure, Incoming, Reply},
+    desk::{Desk, Head, LINGER, earliest},
+    events::{CallFailure, Incoming, Outgoing, Reply},
     read::{Progress, QuorumRead},
     receipt::receipt_of_nobody,
     site::Site,
@@ -32,6 +36,8 @@ enum Phase {
     Explaining(QuorumRead, Moment),
     /// The cluster has moved on, and this coordinator has yet to hear of it.
     Waiting(Epoch),
+    /// It was answered; these attempts at repairing replicas have yet to end.
+    Repairing(Vec<u32>),
     Over,
 }
 
@@ -60,6 +66,13 @@ impl GetRequest {
                     self.finish(desk);
                 }
             }
+            Phase::Repairing(attempts) => {
+                // Whoever failed is left to the next read, or to anti-entropy.
+                attempts.retain(|own| *own != attempt);
+                if attempts.is_empty() {
+                    self.phase = Phase::Over;
+                }
+            }
             Phase::Waiting(_) | Phase::Over => {}
         }
     }
@@ -67,12 +80,13 @@ impl GetRequest {
     pub(super) fn time_up(&mut self, desk: &mut Desk) {
         match &mut self.phase {
             Phase::Explaining(_, until) if desk.moment() >= *until => self.finish(desk),
+            Phase::Repairing(_) if desk.moment() >= self.head.deadline => self.phase = Phase::Over,
             _ if desk.moment() >= self.head.deadline => self.give_up(desk),
             Phase::Reading(read) => {
                 let progress = read.time_up(desk, &mut self.head);
                 self.go_on(desk, progress);
             }
-            Phase::Explaining(..) | Phase::Waiting(_) | Phase::Over => {}
+            Phase::Explaining(..) | Phase::Waiting(_) | Phase::Repairing(_) | Phase::Over => {}
         }
     }
 
@@ -89,7 +103,7 @@ impl GetRequest {
         let due = match &self.phase {
             Phase::Reading(read) => earliest(read.due(desk), deadline),
             Phase::Explaining(_, until) => Some(*until),
-            Phase::Waiting(_) | Phase::Over => deadline,
+            Phase::Waiting(_) | Phase::Repairing(_) | Phase::Over => deadline,
         };
         due.unwrap_or(self.head.deadline)
     }
@@ -98,17 +112,22 @@ impl GetRequest {
         matches!(self.phase, Phase::Over)
     }
 
+    /// Whether it was answered and only goes on for the sake of replicas.
+    pub(super) fn is_lingering(&self) -> bool {
+        matches!(self.phase, Phase::Repairing(_))
+    }
+
     pub(super) fn bytes(&self) -> usize {
         let read = match &self.phase {
             Phase::Reading(read) | Phase::Explaining(read, _) => read.bytes(),
-            Phase::Waiting(_) | Phase::Over => 0,
+            Phase::Waiting(_) | Phase::Repairing(_) | Phase::Over => 0,
         };
         self.get.key.as_bytes().len() + read
     }
 
     /// Ends it for want of memory.
     pub(super) fn shed(&mut self, desk: &mut Desk, error: RequestError) {
-        if !self.is_over() {
+        if !self.is_over() && !self.is_lingering() {
             self.fail(desk, error);
         }
     }
@@ -127,7 +146,10 @@ impl GetRequest {
 
     fn site(&self, desk: &Desk) -> Result<Site, RequestError> {
         let Get { keyspace, key, options } = &self.get;
-        Site::find(desk, Side::Read, keyspace, key, |configured| options.read.unwrap_or(configured))
+        let site = Site::find(desk, Side::Read, keyspace, key, |configured| {
+            options.read.unwrap_or(configured)
+        })?;
+        Ok(site.counting(options.quorum))
     }
 
     fn go_on(&mut self, desk: &mut Desk, progress: Progress) {
@@ -159,8 +181,20 @@ impl GetRequest {
         let phase = std::mem::replace(&mut self.phase, Phase::Over);
         let (Phase::Reading(read) | Phase::Explaining(read, _)) = phase else { return };
         let receipt = self.get.options.explain.then(|| read.receipt(desk, &self.head));
+        let repair = read.repair();
         let found = found(read);
         desk.reply(&self.head, Reply::Get(Answer { result: Ok(found), receipt }));
+        if let Some((store, stale)) = repair {
+            self.repair(desk, &store, &stale);
+        }
+    }
+
+    fn repair(&mut self, desk: &mut Desk, store: &StoreVersions, stale: &[NodeId]) {
+        self.head.deadline = desk.moment() + LINGER;
+        let sent = stale
+            .iter()
+            .map(|replica| desk.send(&mut self.head, replica, Outgoing::Store(store.clone())));
+        self.phase = Phase::Repairing(sent.collect());
     }
 
     fn give_up(&mut self, desk: &mut Desk) {

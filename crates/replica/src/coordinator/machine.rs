@@ -26,6 +26,7 @@ use super::{
     events::{CallFailure, Effect, Incoming, Input, Reply, Token},
     forward::overloaded,
     get::GetRequest,
+    hedging::Hedging,
     peers::Peers,
     relay::{self, RelayRequest},
     replicate,
@@ -85,6 +86,7 @@ impl Coordinator {
             seed,
             view: None,
             peers: Peers::default(),
+            hedging: Hedging::default(),
             now: Now::default(),
             effects: VecDeque::new(),
         };
@@ -232,6 +234,7 @@ impl Coordinator {
             return;
         }
         self.desk.peers.retain(|node| view.cluster().members.contains_key(node));
+        self.desk.hedging.retain(|node| view.cluster().members.contains_key(node));
         self.desk.view = Some(view);
         let numbers: Vec<u64> = self.requests.keys().copied().collect();
         for number in numbers {
@@ -363,7 +366,11 @@ impl Request {
     }
 
     fn is_lingering(&self) -> bool {
-        matches!(self, Request::Write(write) if write.is_lingering())
+        match self {
+            Request::Get(get) => get.is_lingering(),
+            Request::Write(write) => write.is_lingering(),
+            Request::Relay(_) => false,
+        }
     }
 
     fn bytes(&self) -> usize {

@@ -1,11 +1,12 @@
-//! Having the vnode of this node issue a dot for a write: again and again while what it refuses for
-//! passes by itself.
+//! Having the vnode of this node issue a dot for a write, or its hint store if this node stands in for a
+//! replica: again and again while what it refuses for passes by itself.
 
 use anello_protocol::{
     causality::Context,
     id::Epoch,
     message::{
         client::{RequestError, Write},
+        hint::MintHint,
         replica::{MintVersion, Minted, Refusal},
     },
     time::{HybridTime, Moment},
@@ -21,6 +22,8 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Minting {
     pub(super) site: Site,
+    /// The place of the replica that this node stands in for.
+    pub(super) stands_for: Option<usize>,
     context: Context,
     later_than: Option<HybridTime>,
     attempt: Option<u32>,
@@ -57,8 +60,16 @@ impl Minting {
         context: Context,
         later_than: Option<HybridTime>,
     ) -> Self {
-        let (attempt, retry_at) = (None, None);
-        let mut minting = Self { site, context, later_than, attempt, failures: 0, retry_at };
+        let stands_for = site.own_standing(desk);
+        let mut minting = Self {
+            site,
+            stands_for,
+            context,
+            later_than,
+            attempt: None,
+            failures: 0,
+            retry_at: None,
+        };
         minting.ask(desk, head, write);
         minting
     }
@@ -123,7 +134,7 @@ impl Minting {
     }
 
     fn ask(&mut self, desk: &mut Desk, head: &mut Head, write: &Write) {
-        let message = MintVersion {
+        let mint = MintVersion {
             epoch: self.site.view.epoch(),
             key: self.site.key.clone(),
             rule: self.site.rule,
@@ -136,6 +147,13 @@ impl Minting {
         };
         let node = desk.node.clone();
         self.retry_at = None;
-        self.attempt = Some(desk.send(head, &node, Outgoing::Mint(message)));
+        let message = match self.stands_for {
+            None => Outgoing::Mint(mint),
+            Some(owner) => {
+                let owner = self.site.placement.replicas[owner].id.clone();
+                Outgoing::MintHint(MintHint { owner, mint })
+            }
+        };
+        self.attempt = Some(desk.send(head, &node, message));
     }
 }

@@ -1,16 +1,21 @@
 //! A quorum read: the versions from the nearest replica, digests from the others, and the versions of
 //! those whose digests differ.
 //!
+//! A replica that is slower than it usually is is overtaken: another one is asked too ([`super::hedging`]).
+//! Where replicas fail, in a sloppy quorum, stand-ins answer from the hints that they keep.
+//!
 //! Invariants: a replica counts once its versions are in the result, that is when it has sent them, or
-//! a digest that equals that of another replica's versions; the result is the join of all versions that
-//! were sent; nobody who is silent or failed is counted.
+//! a digest that equals that of another replica's versions; a stand-in counts in the place of its
+//! replica, never beside it; the result is the join of all versions that were sent; nobody who is silent
+//! or failed is counted.
 
 use anello_protocol::{
-    id::Epoch,
+    id::{Epoch, NodeId},
     key::DataKey,
     message::{
-        client::{Receipt, ReplicaOutcome, RequestError},
-        replica::{Held, ReadVersions, Refusal, Want},
+        client::{Place, Receipt, ReplicaOutcome, ReplicaReceipt, RequestError, Role},
+        hint::ReadHints,
+        replica::{Held, ReadVersions, Refusal, StoreVersions, Want},
     },
     time::Moment,
     version::{Versions, VersionsDigest},
@@ -21,6 +26,7 @@ use super::{
     events::{CallFailure, Incoming, Outgoing},
     receipt::{outcome_of_failure, receipt},
     site::Site,
+    stand_ins::StandIns,
 };
 use crate::tally::{Tally, TallyResult};
 
@@ -29,19 +35,24 @@ use crate::tally::{Tally, TallyResult};
 pub(super) struct QuorumRead {
     site: Site,
     tally: Tally,
-    /// By the places of the replicas.
+    /// By the places of the replicas, then the stand-ins.
     slots: Vec<Slot>,
+    stand_ins: StandIns,
     /// Those that count, in the order in which they are asked.
     order: Vec<usize>,
     /// Bytes of the values that were sent.
     bytes: usize,
 }
 
-/// One replica's part.
+/// One replica's part, or a stand-in's.
 #[derive(Debug, Default)]
 struct Slot {
+    /// Of a stand-in: who it is, and the place of the replica that it stands in for.
+    stand_in: Option<(Place, usize)>,
     state: State,
     asked_at: Moment,
+    /// When another one is asked too, if there is leave for it; once that was tried, never.
+    hedge_at: Option<Moment>,
     failures: u32,
     /// Of what it holds.
     digest: Option<VersionsDigest>,
@@ -65,6 +76,19 @@ enum State {
         retry_at: Moment,
         outcome: ReplicaOutcome,
     },
+}
+
+/// Whose turn it is to be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Those that were not asked yet and can be reached.
+    Fresh,
+    /// Those that stand in for the others.
+    StandIns,
+    /// Those that are said not to be reachable: that may be wrong.
+    Away,
+    /// Those that failed a while ago.
+    Rested,
 }
 
 /// What an answer leads to.
@@ -93,13 +117,16 @@ impl QuorumRead {
         let mut read = Self {
             tally: Tally::new(&site.requirement, &site.replication),
             slots: replicas.iter().map(|_| Slot::default()).collect(),
+            stand_ins: StandIns::default(),
             order,
             bytes: 0,
             site,
         };
         read.ask_more(desk, head);
         for at in read.order.iter().skip(usize::from(read.tally.required())) {
-            desk.peers.passed_over(&read.site.placement.replicas[*at].id);
+            if let Some(place) = read.site.placement.replicas.get(*at) {
+                desk.peers.passed_over(&place.id);
+            }
         }
         Ok(read)
     }
@@ -138,10 +165,13 @@ impl QuorumRead {
 
     /// Looks after replicas that are silent, and those that failed and may be asked again.
     pub(super) fn time_up(&mut self, desk: &mut Desk, head: &mut Head) -> Progress {
-        let silence = desk.config.read_silence;
+        let (now, silence) = (desk.moment(), desk.config.read_silence);
+        let can_overtake = self.slots.iter().any(|slot| slot.state == State::Unasked);
         for slot in &mut self.slots {
-            if let State::Asked { silent, .. } = &mut slot.state {
-                *silent |= desk.moment() >= slot.asked_at + silence;
+            let State::Asked { silent, .. } = &mut slot.state else { continue };
+            *silent |= now >= slot.asked_at + silence;
+            if slot.hedge_at.take_if(|at| *at <= now).is_some() && can_overtake && !*silent {
+                *silent = desk.hedging.spend();
             }
         }
         self.advance(desk, head)
@@ -150,8 +180,12 @@ impl QuorumRead {
     /// When it wants to be looked after.
     pub(super) fn due(&self, desk: &Desk) -> Option<Moment> {
         let short = self.needed() > 0;
+        let can_overtake = self.slots.iter().any(|slot| slot.state == State::Unasked);
         let moments = self.slots.iter().filter_map(|slot| match slot.state {
-            State::Asked { silent: false, .. } => Some(slot.asked_at + desk.config.read_silence),
+            State::Asked { silent: false, .. } => {
+                let silence = slot.asked_at + desk.config.read_silence;
+                Some(slot.hedge_at.filter(|_| can_overtake).map_or(silence, |at| at.min(silence)))
+            }
             State::Failed { retry_at, .. } if short => Some(retry_at),
             _ => None,
         });
@@ -176,15 +210,48 @@ impl QuorumRead {
     /// Who took part.
     pub(super) fn receipt(&self, desk: &Desk, head: &Head) -> Receipt {
         let all = self.joined().digest();
-        let parts = self.slots.iter().map(|slot| match slot.state {
+        let part = |slot: &Slot| match slot.state {
             State::Unasked => None,
             State::Asked { .. } => Some((ReplicaOutcome::Timeout, head.us(desk))),
-            // The result is the join of all, so whoever differs from it lacks something.
-            State::Answered if slot.digest != Some(all) => Some((ReplicaOutcome::Stale, slot.us)),
+            // The result is the join of all, so whoever differs from it lacks something. Stand-ins keep
+            // only what a replica missed.
+            State::Answered if slot.stand_in.is_none() && slot.digest != Some(all) => {
+                Some((ReplicaOutcome::Stale, slot.us))
+            }
             State::Answered => Some((ReplicaOutcome::Answered, slot.us)),
             State::Failed { outcome, .. } => Some((outcome, slot.us)),
+        };
+        let mut receipt = receipt(desk, &self.site, self.slots.iter().map(part));
+        receipt.replicas.extend(self.slots.iter().filter_map(|slot| {
+            let (place, _) = slot.stand_in.clone()?;
+            let (outcome, us) = part(slot)?;
+            let Place { id, datacenter, rack } = place;
+            Some(ReplicaReceipt { id, datacenter, rack, role: Role::StandIn, outcome, us })
+        }));
+        receipt
+    }
+
+    /// What the replicas are to be sent that answered and lacked something, and which these are.
+    pub(super) fn repair(&self) -> Option<(StoreVersions, Vec<NodeId>)> {
+        let mut digests = self.slots.iter().filter_map(|slot| slot.digest);
+        let first = digests.next()?;
+        if digests.all(|other| other == first) {
+            return None;
+        }
+        let joined = self.joined();
+        let digest = joined.digest();
+        let replicas = self.site.placement.replicas.iter().zip(&self.slots);
+        let stale = replicas.filter(|(_, slot)| {
+            slot.state == State::Answered && slot.digest.is_some_and(|own| own != digest)
         });
-        receipt(desk, &self.site, parts)
+        let stale: Vec<_> = stale.map(|(place, _)| place.id.clone()).collect();
+        let store = || StoreVersions {
+            epoch: self.site.view.epoch(),
+            key: self.site.key.clone(),
+            rule: self.site.rule,
+            versions: joined,
+        };
+        (!stale.is_empty()).then(|| (store(), stale))
     }
 
     /// The key that is read.
@@ -216,10 +283,12 @@ impl QuorumRead {
         slot.state = State::Answered;
         slot.failures = 0;
         let took = desk.moment().since(slot.asked_at).as_micros();
-        desk.peers.measured(
-            &self.site.placement.replicas[at].id,
-            u64::try_from(took).unwrap_or(u64::MAX),
-        );
+        let took = u64::try_from(took).unwrap_or(u64::MAX);
+        if let Some(place) = self.site.placement.replicas.get(at) {
+            desk.peers.measured(&place.id, took);
+            desk.hedging.measured(&place.id, took);
+        }
+        let slot = &mut self.slots[at];
         match held {
             Held::Full(versions) => {
                 self.bytes += versions.value_bytes();
@@ -253,9 +322,20 @@ impl QuorumRead {
                 || self.slots.iter().any(|s| s.full.is_some() && s.digest == slot.digest);
             if included {
                 self.slots[at].counted = true;
-                let datacenter = &self.site.placement.replicas[at].datacenter;
-                self.tally.add_result(datacenter, TallyResult::Success);
+                self.count_in_place_of(at);
             }
+        }
+    }
+
+    /// Counts what is the first of a replica and its stand-ins to be in the result.
+    fn count_in_place_of(&mut self, at: usize) {
+        let owner_of = |slot: usize| self.slots[slot].stand_in.as_ref().map_or(slot, |(_, of)| *of);
+        let owner = owner_of(at);
+        let already = (0..self.slots.len())
+            .any(|other| other != at && self.slots[other].counted && owner_of(other) == owner);
+        if !already {
+            let datacenter = &self.site.placement.replicas[owner].datacenter;
+            self.tally.add_result(datacenter, TallyResult::Success);
         }
     }
 
@@ -284,14 +364,13 @@ impl QuorumRead {
         if needed == 0 {
             return;
         }
-        let now = desk.moment();
-        let is_fresh: fn(State, Moment) -> bool = |state, _| state == State::Unasked;
-        let is_rested: fn(State, Moment) -> bool =
-            |state, now| matches!(state, State::Failed { retry_at, .. } if retry_at <= now);
-        for wanted in [is_fresh, is_rested] {
+        for stage in [Stage::Fresh, Stage::StandIns, Stage::Away, Stage::Rested] {
+            if stage == Stage::StandIns && needed > 0 {
+                needed -= self.ask_stand_ins(desk, head, needed);
+            }
             for place in 0..self.order.len() {
                 let at = self.order[place];
-                if needed > 0 && wanted(self.slots[at].state, now) {
+                if needed > 0 && self.is_at(desk, at, stage) {
                     needed -= 1;
                     let have_one = self.slots.iter().any(|slot| slot.full.is_some());
                     let want =
@@ -299,6 +378,65 @@ impl QuorumRead {
                     self.ask(desk, head, at, want);
                 }
             }
+        }
+    }
+
+    fn is_at(&self, desk: &Desk, at: usize, stage: Stage) -> bool {
+        let is_there = |at: usize| {
+            let node = self.node(at);
+            *node == desk.node || desk.peers.is_reachable(node)
+        };
+        match (stage, self.slots[at].state) {
+            (Stage::Fresh, State::Unasked) => is_there(at),
+            (Stage::Away, State::Unasked) => true,
+            (Stage::Rested, State::Failed { retry_at, .. }) => retry_at <= desk.moment(),
+            _ => false,
+        }
+    }
+
+    /// Asks the next nodes of the walk in the place of replicas that don't answer; how many.
+    fn ask_stand_ins(&mut self, desk: &mut Desk, head: &mut Head, needed: usize) -> usize {
+        if !self.site.is_sloppy() {
+            return 0;
+        }
+        let mut asked = 0;
+        for owner in 0..self.site.placement.replicas.len() {
+            let stood_for = |slot: &Slot| {
+                let is_hopeful = match slot.state {
+                    State::Asked { silent, .. } => !silent,
+                    State::Answered => true,
+                    State::Unasked | State::Failed { .. } => false,
+                };
+                slot.stand_in.as_ref().is_some_and(|(_, of)| *of == owner) && is_hopeful
+            };
+            let is_wanted = self.order.contains(&owner)
+                && match self.slots[owner].state {
+                    State::Unasked => !self.is_at(desk, owner, Stage::Fresh),
+                    State::Asked { silent, .. } => silent,
+                    State::Failed { .. } => true,
+                    State::Answered => false,
+                };
+            if asked == needed || !is_wanted || self.slots.iter().any(stood_for) {
+                continue;
+            }
+            let mut next = || self.stand_ins.next(desk, &self.site, owner);
+            let Some(keeper) = std::iter::from_fn(&mut next).find(|keeper| keeper.counts) else {
+                continue;
+            };
+            let stand_in = Some((keeper.place, owner));
+            self.slots.push(Slot { stand_in, ..Slot::default() });
+            let at = self.slots.len() - 1;
+            self.order.push(at);
+            self.ask(desk, head, at, Want::Full);
+            asked += 1;
+        }
+        asked
+    }
+
+    fn node(&self, at: usize) -> &NodeId {
+        match &self.slots[at].stand_in {
+            Some((place, _)) => &place.id,
+            None => &self.site.placement.replicas[at].id,
         }
     }
 
@@ -321,12 +459,17 @@ impl QuorumRead {
     }
 
     fn ask(&mut self, desk: &mut Desk, head: &mut Head, at: usize, want: Want) {
-        let message =
-            ReadVersions { epoch: self.site.view.epoch(), key: self.site.key.clone(), want };
-        let to = &self.site.placement.replicas[at].id;
-        let attempt = desk.send(head, to, Outgoing::Read(message));
+        let (epoch, key) = (self.site.view.epoch(), self.site.key.clone());
+        let message = match self.slots[at].stand_in {
+            None => Outgoing::Read(ReadVersions { epoch, key, want }),
+            Some(_) => Outgoing::ReadHints(ReadHints { epoch, key, want }),
+        };
+        let to = self.node(at).clone();
+        let attempt = desk.send(head, &to, message);
         let slot = &mut self.slots[at];
         slot.state = State::Asked { attempt, want, silent: false };
         slot.asked_at = desk.moment();
+        slot.hedge_at = Some(desk.moment() + desk.hedging.patience(&to));
+        desk.hedging.asked();
     }
 }

@@ -1,8 +1,13 @@
 //! Storing versions at all replicas: directly in this datacenter, through one relay in each other.
 //!
-//! Invariants: a replica counts once, and only after it has said that it holds the versions durably;
-//! everybody is sent them, however few must answer; what was answered to an earlier round (a version
-//! that has been issued anew since) counts for nothing.
+//! A replica that can't be reached, or is silent for too long, is stood in for: a hint is kept for it.
+//!
+//! Invariants: a replica counts once, itself or by its stand-in, and only after it has said that it holds
+//! the versions durably; in a strict quorum no stand-in counts; everybody is sent the versions, however
+//! few must answer; what was answered to an earlier round (a version that has been issued anew since)
+//! counts for nothing.
+
+mod hinting;
 
 use anello_protocol::{
     causality::Context,
@@ -15,8 +20,9 @@ use anello_protocol::{
     version::Versions,
 };
 
+use self::hinting::Hinting;
 use super::{
-    desk::{Desk, Head},
+    desk::{Desk, Head, earliest},
     events::{CallFailure, Incoming, Outgoing},
     receipt::{outcome_of_failure, passes, receipt},
     site::Site,
@@ -35,6 +41,7 @@ pub(super) struct Replication {
     tally: Tally,
     /// By the places of the replicas.
     slots: Vec<Slot>,
+    hinting: Hinting,
 }
 
 /// What is to be stored, and where.
@@ -52,8 +59,12 @@ pub(super) struct Plan {
 #[derive(Debug, Default)]
 struct Slot {
     state: State,
+    /// When it was first sent the versions.
+    since: Option<Moment>,
     failures: u32,
     us: u64,
+    /// Whether it has been counted, itself or by its stand-in.
+    counted: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,13 +100,15 @@ pub(super) enum Progress {
 }
 
 impl Replication {
-    /// Sends the versions to everybody. `holders` have them already.
+    /// Sends the versions to everybody. `holders` have them already; this node keeps them as a hint for
+    /// the replica at the place `kept_for`, if that says one.
     pub(super) fn start(
         desk: &mut Desk,
         head: &mut Head,
         plan: Plan,
         round: u16,
         holders: &[NodeId],
+        kept_for: Option<usize>,
     ) -> Self {
         let mut tally = Tally::new(&plan.site.requirement, &plan.site.replication);
         let us = head.us(desk);
@@ -104,12 +117,17 @@ impl Replication {
                 return Slot::default();
             }
             tally.add_result(&place.datacenter, TallyResult::Success);
-            Slot { state: State::Holds, failures: 0, us }
+            Slot { state: State::Holds, us, counted: true, ..Slot::default() }
         });
         let slots = slots.collect();
-        let mut replication = Self { round, tally, slots, plan };
+        let hinting = Hinting::default();
+        let mut replication = Self { round, tally, slots, hinting, plan };
+        if let Some(owner) = kept_for {
+            replication.keeps_already(desk, head, owner);
+        }
         replication.send_to_neighbours(desk, head);
         replication.send_to_relays(desk, head);
+        replication.hint(desk, head);
         replication
     }
 
@@ -123,7 +141,9 @@ impl Replication {
     ) -> Progress {
         let asked =
             |slot: &Slot| matches!(slot.state, State::Asked { attempt: own, .. } if own == attempt);
-        let Some(at) = self.slots.iter().position(asked) else { return Progress::Going };
+        let Some(at) = self.slots.iter().position(asked) else {
+            return self.hint_answered(desk, head, attempt, outcome);
+        };
         let was_relay = matches!(self.slots[at].state, State::Asked { is_relay: true, .. });
         // It can't be known whether it passed the versions on; to get them twice changes nothing.
         let relay_failed =
@@ -142,6 +162,7 @@ impl Replication {
             let behind = |state| matches!(state, State::Relayed { relay, .. } if relay == at);
             self.send_directly(desk, head, behind);
         }
+        self.hint(desk, head);
         progress
     }
 
@@ -174,6 +195,7 @@ impl Replication {
                 self.failed(desk, head, at, ReplicaOutcome::Timeout, false);
             }
         }
+        self.hint(desk, head);
         Progress::Going
     }
 
@@ -186,6 +208,7 @@ impl Replication {
             State::Failed { retry_at, passes, .. } => retry_at <= now && (passes || !enough),
             State::Unsent | State::Asked { .. } | State::Holds => false,
         });
+        self.hint(desk, head);
     }
 
     /// When it wants to be looked after.
@@ -196,7 +219,7 @@ impl Replication {
             State::Failed { retry_at, passes, .. } if passes || !enough => Some(retry_at),
             _ => None,
         });
-        moments.min()
+        earliest(moments.min(), self.hint_due(desk))
     }
 
     pub(super) fn enough(&self) -> bool {
@@ -213,11 +236,13 @@ impl Replication {
         self.slots
             .iter()
             .any(|slot| matches!(slot.state, State::Asked { .. } | State::Relayed { .. }))
+            || self.hinting.has_stragglers()
     }
 
     /// Whether nothing is left to be done once enough have answered.
     pub(super) fn is_settled(&self) -> bool {
         !self.has_stragglers()
+            && !self.hinting.is_under_way()
             && !self
                 .slots
                 .iter()
@@ -241,7 +266,9 @@ impl Replication {
             State::Holds => Some((ReplicaOutcome::Answered, slot.us)),
             State::Failed { outcome, .. } => Some((outcome, slot.us)),
         });
-        receipt(desk, &self.plan.site, parts)
+        let mut receipt = receipt(desk, &self.plan.site, parts);
+        receipt.replicas.extend(self.hinting.receipts(desk, head));
+        receipt
     }
 
     fn stored(&mut self, desk: &Desk, head: &Head, at: usize, stored: Stored) -> Progress {
@@ -253,9 +280,16 @@ impl Replication {
         }
         self.slots[at].state = State::Holds;
         self.slots[at].us = head.us(desk);
-        let datacenter = &self.plan.site.placement.replicas[at].datacenter;
-        self.tally.add_result(datacenter, TallyResult::Success);
+        self.count(at);
         Progress::Going
+    }
+
+    fn count(&mut self, at: usize) {
+        if !self.slots[at].counted {
+            self.slots[at].counted = true;
+            let datacenter = &self.plan.site.placement.replicas[at].datacenter;
+            self.tally.add_result(datacenter, TallyResult::Success);
+        }
     }
 
     fn refused(&mut self, desk: &Desk, head: &Head, at: usize, refusal: Refusal) -> Progress {
@@ -317,7 +351,7 @@ impl Replication {
         let replicas = &self.plan.site.placement.replicas;
         let number = head.number << ROUND_BITS | u64::from(self.round);
         let message = RelayVersions {
-            store: self.message(),
+            store: self.plan.message(),
             others: others.iter().map(|at| replicas[*at].id.clone()).collect(),
             origin: desk.node.clone(),
             ticket: WriteTicket { coordinator: desk.number, number },
@@ -325,8 +359,10 @@ impl Replication {
         };
         let attempt = desk.send(head, &replicas[relay].id, Outgoing::Relay(message));
         self.slots[relay].state = State::Asked { attempt, is_relay: true };
+        self.slots[relay].since = Some(desk.moment());
         for at in others {
             self.slots[*at].state = State::Relayed { at: desk.moment(), relay };
+            self.slots[*at].since = Some(desk.moment());
         }
     }
 
@@ -340,16 +376,19 @@ impl Replication {
 
     fn send(&mut self, desk: &mut Desk, head: &mut Head, at: usize) {
         let to = &self.plan.site.placement.replicas[at].id;
-        let attempt = desk.send(head, to, Outgoing::Store(self.message()));
+        let attempt = desk.send(head, to, Outgoing::Store(self.plan.message()));
         self.slots[at].state = State::Asked { attempt, is_relay: false };
+        self.slots[at].since.get_or_insert(desk.moment());
     }
+}
 
+impl Plan {
     fn message(&self) -> StoreVersions {
         StoreVersions {
-            epoch: self.plan.site.view.epoch(),
-            key: self.plan.site.key.clone(),
-            rule: self.plan.site.rule,
-            versions: self.plan.versions.clone(),
+            epoch: self.site.view.epoch(),
+            key: self.site.key.clone(),
+            rule: self.site.rule,
+            versions: self.versions.clone(),
         }
     }
 }

@@ -6,4 +6,5 @@ mod fleet;
 mod forwarding;
 mod reads;
 mod relays;
+mod stand_ins;
 mod writes;

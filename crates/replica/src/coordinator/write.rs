@@ -215,12 +215,15 @@ impl WriteRequest {
             },
         };
         site.enough_alive(desk)?;
-        if !site.is_own(desk) {
+        if !site.is_own(desk) && !site.is_last_resort(desk) {
             if self.is_forwarded {
                 self.refuse(desk, Refusal::NotOwner);
             } else {
-                let replicas = others_of(desk, &site);
-                self.forward(desk, replicas);
+                let mut nodes = others_of(desk, &site);
+                if site.is_abandoned(desk) {
+                    nodes.splice(..0, stand_ins_of(desk, &site));
+                }
+                self.forward(desk, nodes);
             }
             return Ok(());
         }
@@ -241,9 +244,10 @@ impl WriteRequest {
 
     fn site(&self, desk: &Desk) -> Result<Site, RequestError> {
         let Write { keyspace, key, options, .. } = &self.write;
-        Site::find(desk, Side::Write, keyspace, key, |configured| {
+        let site = Site::find(desk, Side::Write, keyspace, key, |configured| {
             options.write.unwrap_or(configured)
-        })
+        })?;
+        Ok(site.counting(options.quorum))
     }
 
     fn forward(&mut self, desk: &mut Desk, replicas: Vec<NodeId>) {
@@ -261,7 +265,7 @@ impl WriteRequest {
                 level => level,
             }
         })?;
-        QuorumRead::start(desk, &mut self.head, site)
+        QuorumRead::start(desk, &mut self.head, site.counting(options.quorum))
     }
 
     fn after_reading(&mut self, desk: &mut Desk, progress: read::Progress) {
@@ -291,7 +295,7 @@ impl WriteRequest {
         if shown.knows(self.write.write_id) {
             // It has been issued, here or elsewhere; it may yet have to get to enough replicas.
             let context = context_of_known(&shown, self.write.write_id, Context::new());
-            self.begin_storing(desk, site, Minted { versions: shown, context }, &[]);
+            self.begin_storing(desk, site, Minted { versions: shown, context }, &[], None);
         } else {
             self.mint(desk, site, shown.context(), None);
         }
@@ -313,9 +317,9 @@ impl WriteRequest {
             minting::Progress::Going => {}
             minting::Progress::Minted(minted) => {
                 let phase = std::mem::replace(&mut self.phase, Phase::Over);
-                let Phase::Minting(Minting { site, .. }) = phase else { return };
+                let Phase::Minting(Minting { site, stands_for, .. }) = phase else { return };
                 let node = desk.node.clone();
-                self.begin_storing(desk, site, minted, &[node]);
+                self.begin_storing(desk, site, minted, &[node], stands_for);
             }
             minting::Progress::Stale(newer) => self.begin_again(desk, newer),
             minting::Progress::Busy if self.maybe_written => self.mint_later(desk),
@@ -351,18 +355,26 @@ impl WriteRequest {
         }
     }
 
-    fn begin_storing(&mut self, desk: &mut Desk, site: Site, minted: Minted, holders: &[NodeId]) {
+    fn begin_storing(
+        &mut self,
+        desk: &mut Desk,
+        site: Site,
+        minted: Minted,
+        holders: &[NodeId],
+        kept_for: Option<usize>,
+    ) {
         let Minted { versions, context } = minted;
         let can_lose = versions.iter().any(|version| version.write_id == self.write.write_id);
         let plan = Plan { site, versions, context, can_lose };
-        self.store(desk, plan, holders);
+        self.store(desk, plan, holders, kept_for);
     }
 
-    fn store(&mut self, desk: &mut Desk, plan: Plan, holders: &[NodeId]) {
+    fn store(&mut self, desk: &mut Desk, plan: Plan, holders: &[NodeId], kept_for: Option<usize>) {
         self.maybe_written = true;
         self.rounds = self.rounds.wrapping_add(1);
         self.explain_until = None;
-        let replication = Replication::start(desk, &mut self.head, plan, self.rounds, holders);
+        let (head, round) = (&mut self.head, self.rounds);
+        let replication = Replication::start(desk, head, plan, round, holders, kept_for);
         self.phase = Phase::Storing(replication);
         self.after_storing(desk, replicate::Progress::Going);
     }
@@ -374,7 +386,7 @@ impl WriteRequest {
         match self.site(desk) {
             Ok(site) if site.key == plan.site.key => {
                 plan.site = site;
-                self.store(desk, plan, &holders);
+                self.store(desk, plan, &holders, None);
             }
             // The keyspace is gone, and with it what was written.
             Ok(_) | Err(_) if self.answered => self.phase = Phase::Over,
@@ -404,7 +416,7 @@ impl WriteRequest {
             // A later version that is met from here on may have been written by somebody who had
             // seen this one.
             replication.plan.can_lose = false;
-            self.head.deadline = self.head.deadline.min(desk.moment() + LINGER);
+            self.head.deadline = desk.moment() + LINGER;
             let receipt = self.write.options.explain.then(|| replication.receipt(desk, &self.head));
             let answer = written(&replication.plan.site, &replication.plan.context, receipt);
             self.reply(desk, answer);
@@ -449,6 +461,15 @@ fn others_of(desk: &Desk, site: &Site) -> Vec<NodeId> {
         place.id != desk.node && site.requirement.counts(&place.datacenter)
     });
     order.into_iter().map(|at| replicas[at].id.clone()).collect()
+}
+
+/// Who may coordinate a write if no replica can be reached, in the order in which they are to be asked.
+fn stand_ins_of<'a>(desk: &'a Desk, site: &'a Site) -> impl Iterator<Item = NodeId> + use<'a> {
+    let others = site.placement.stand_ins.iter().filter(|place| {
+        let counts = site.is_sloppy() && site.requirement.counts(&place.datacenter);
+        counts && place.id != desk.node && desk.peers.is_reachable(&place.id)
+    });
+    others.map(|place| place.id.clone())
 }
 
 /// What a write weighs.

@@ -267,6 +267,16 @@ impl Bench {
         }
     }
 
+    /// A hint that `keeper` is to keep for `owner`.
+    pub(super) fn sent_hint(&mut self, owner: &str, keeper: &str) -> Sent {
+        let sent = self.sent();
+        assert_eq!(sent.to, keeper);
+        match &sent.message {
+            Outgoing::Hint(hint) if hint.owner == node(owner) => sent,
+            other => panic!("expected a hint for {owner}, not {other:?}"),
+        }
+    }
+
     fn answer(&mut self, sent: &Sent, outcome: Result<Incoming, CallFailure>) {
         let from = node(&sent.to);
         self.input(Input::Answered { call: sent.call, from, outcome });
@@ -277,8 +287,12 @@ impl Bench {
     }
 
     pub(super) fn holds(&mut self, sent: &Sent, versions: &Versions) {
-        let Outgoing::Read(read) = &sent.message else { panic!("it was not asked to read") };
-        let held = match read.want {
+        let want = match &sent.message {
+            Outgoing::Read(read) => read.want,
+            Outgoing::ReadHints(read) => read.want,
+            other => panic!("it was not asked to read, but {other:?}"),
+        };
+        let held = match want {
             Want::Full => Held::Full(versions.clone()),
             Want::Digest => Held::Digest(versions.digest()),
         };
@@ -303,9 +317,11 @@ impl Bench {
 
     pub(super) fn refuses(&mut self, sent: &Sent, refusal: Refusal) {
         let incoming = match &sent.message {
-            Outgoing::Read(_) => Incoming::Read(Err(refusal)),
-            Outgoing::Store(_) | Outgoing::Relay(_) => Incoming::Stored(Err(refusal)),
-            Outgoing::Mint(_) => Incoming::Minted(Err(refusal)),
+            Outgoing::Read(_) | Outgoing::ReadHints(_) => Incoming::Read(Err(refusal)),
+            Outgoing::Store(_) | Outgoing::Relay(_) | Outgoing::Hint(_) => {
+                Incoming::Stored(Err(refusal))
+            }
+            Outgoing::Mint(_) | Outgoing::MintHint(_) => Incoming::Minted(Err(refusal)),
             Outgoing::Forward(_) => Incoming::Forwarded(Err(refusal)),
         };
         self.answer(sent, Ok(incoming));

@@ -260,6 +260,10 @@ impl Fleet {
                 self.nodes[to].at_vnode.insert(token, asker);
                 self.vnode(to, vnode(replica::Request::Mint(mint)));
             }
+            // Nobody keeps hints here.
+            Outgoing::Hint(_) | Outgoing::ReadHints(_) | Outgoing::MintHint(_) => {
+                self.answer(to, asker, Err(CallFailure::Unreachable));
+            }
             Outgoing::Relay(relay) => {
                 self.nodes[to].at_coordinator.insert(token, asker);
                 self.coordinator(to, Input::Relay { token: Token(token), relay });

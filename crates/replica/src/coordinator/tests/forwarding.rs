@@ -2,10 +2,10 @@
 
 use anello_protocol::{
     causality::Context,
-    consistency::Consistency,
+    consistency::{Consistency, QuorumKind},
     id::Epoch,
     message::{
-        client::{Answer, ContextToken, RequestError, Write, Written},
+        client::{Answer, ContextToken, RequestError, RequestOptions, Write, Written},
         replica::{ForwardWrite, Refusal},
     },
     time::HybridTime,
@@ -173,8 +173,11 @@ fn a_local_level_stays_in_its_datacenter() {
     bench.fails(&sent, CallFailure::Unreachable);
     bench.nothing();
     bench.reachable(&holder, false);
-    let token = bench.write(put(1, at(Consistency::LocalOne)));
+    let quorum = QuorumKind::Strict;
+    let token = bench.write(put(1, RequestOptions { quorum, ..at(Consistency::LocalOne) }));
     assert_eq!(bench.write_fails(token), RequestError::Unavailable { required: 1, alive: 0 });
+    bench.write(put(2, at(Consistency::LocalOne)));
+    assert!(matches!(bench.sent().message, Outgoing::MintHint(_)), "it stands in itself");
 }
 
 #[test]

@@ -70,6 +70,11 @@ fn versions_that_differ_are_fetched_and_joined() {
     let receipt = answer.receipt.expect("it was asked for");
     let outcomes: Vec<_> = receipt.replicas.iter().map(|replica| replica.outcome).collect();
     assert_eq!(outcomes, [ReplicaOutcome::Stale, ReplicaOutcome::Stale], "each lacked one");
+    for replica in ["eu-a", "eu-b"] {
+        let (repair, store) = bench.sent_store(replica);
+        assert_eq!(store.versions.len(), 2, "each is sent all");
+        bench.stores(&repair);
+    }
     bench.idle();
 }
 

@@ -115,6 +115,9 @@ fn without_a_relay_replicas_are_written_to_directly() {
         let (token, _, sent, _) = write(&mut bench, Consistency::EachQuorum);
         bench.fails(&sent, failure);
         let direct = [bench.sent_store("us-b").0, bench.sent_store("us-c").0];
+        if failure != CallFailure::Busy {
+            bench.sent_hint("us-a", "eu-a");
+        }
         bench.nothing();
         for sent in &direct {
             bench.stores(sent);
@@ -128,9 +131,14 @@ fn without_a_relay_replicas_are_written_to_directly() {
 fn the_relay_is_one_that_can_be_reached() {
     let mut bench = Bench::of(&BOTH);
     bench.reachable("us-a", false);
-    let (_, _, sent, relay) = write(&mut bench, Consistency::Quorum);
+    bench.write(put(1, at(Consistency::Quorum)));
+    let (mint, _) = bench.sent_mint();
+    bench.mints(&mint, &minted(version(1, 1, 1, Context::new())));
+    let _ = [bench.sent_store("eu-b"), bench.sent_store("eu-c")];
+    let (sent, relay) = sent_relay(&mut bench);
     assert_eq!(sent.to, "us-b");
     assert_eq!(relay.others, [node("us-c"), node("us-a")], "the relay may reach it");
+    bench.sent_hint("us-a", "eu-a");
     acked(&mut bench, relay.ticket, "us-a", Err(RelayFailure::Unreachable));
     acked(&mut bench, relay.ticket, "us-c", Err(RelayFailure::Busy));
     bench.nothing();
