@@ -6,7 +6,7 @@ use anello_protocol::{
     cluster::ClusterState,
     id::Epoch,
     message::{
-        admin::{AlterError, ClusterView, NodeStatus},
+        admin::{AlterError, ClusterView, NodeStatus, RepairStarted},
         client::{Answer, KeyLocation, Receipt, RequestError},
     },
 };
@@ -64,6 +64,14 @@ impl Reply for Option<ClusterState> {
 }
 
 impl Reply for ClusterView {
+    type Outcome = Self;
+
+    fn judge(self) -> Result<Self, Failure> {
+        Ok(self)
+    }
+}
+
+impl Reply for RepairStarted {
     type Outcome = Self;
 
     fn judge(self) -> Result<Self, Failure> {
