@@ -68,6 +68,8 @@ pub mod tag {
     pub const COMPARE_KEYS: u16 = 14;
     /// [`super::repair::PurgeVersions`]
     pub const PURGE_VERSIONS: u16 = 15;
+    /// [`super::hint::MintHint`]
+    pub const MINT_HINT: u16 = 16;
     /// [`super::client::Get`]
     pub const GET: u16 = 20;
     /// [`super::client::Write`]
