@@ -116,7 +116,11 @@ impl Daemon {
         let data_dir_failed = |error| StartError::of_data_dir(error, &config);
         let mut data_dir =
             DataDir::open(&config.node.data_dir, Owner::of(&config)).map_err(data_dir_failed)?;
-        let store = Arc::new(RocksStore::open(&data_dir.store(), config.durability)?);
+        let store = Arc::new(RocksStore::open(
+            &data_dir.store(),
+            config.durability,
+            config.cluster.partitions,
+        )?);
         let is_empty = store.is_empty().map_err(StartError::Broken)?;
         // Both ports come before the identity: a start that fails for a port leaves a directory that
         // belongs to nobody.
@@ -422,7 +426,7 @@ mod tests {
     #[test]
     fn a_store_is_closed_once_nobody_else_uses_it() {
         let dir = tempfile::tempdir().expect("a directory");
-        let open = || RocksStore::open(&dir.path().join("db"), Durability::Os).map(Arc::new);
+        let open = || RocksStore::open(&dir.path().join("db"), Durability::Os, 256).map(Arc::new);
         let store = open().expect("opens");
         let used = Arc::clone(&store);
         assert!(!close(store, Instant::now()), "somebody uses it");

@@ -4,16 +4,26 @@
 //! what lies, [`options`] how RocksDB is set up, [`run`] what is known of the process before this one,
 //! [`recent`] what was written lately, [`held`] of which keyspaces there is data, [`sweep`] deletes what
 //! dropped keyspaces leave behind.
+//!
+//! [`leaves`] are those of the Merkle trees, [`keeper`] keeps them in step with the data, [`trees`] answers
+//! their port, [`tombstones`] are a list of what was deleted, [`shelf`] is where hints are kept, and
+//! [`layout`] brings a store of an older version to all that.
 
 mod commit;
 mod held;
+mod keeper;
 mod keys;
+mod layout;
+mod leaves;
 mod options;
 mod recent;
 mod run;
+mod shelf;
 mod store;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod tombstones;
+mod trees;
 
 pub use self::store::{CommitFigures, OpenError, RocksStore};

@@ -23,6 +23,7 @@ use anello_protocol::{
 use anello_replica::store::{Commit, Store, Summary, VnodeRecord};
 
 const DIRECTORY: &str = "ANELLO_TEST_STORE";
+const PARTITIONS: u32 = 256;
 const ROUNDS: u64 = 4;
 const UNTIL_KILLED: usize = 400;
 
@@ -48,7 +49,8 @@ fn versions(number: u64) -> Versions {
 }
 
 fn open(path: &Path) -> RocksStore {
-    RocksStore::open(path, Durability::Sync).expect("it opens after whatever has happened")
+    RocksStore::open(path, Durability::Sync, PARTITIONS)
+        .expect("it opens after whatever has happened")
 }
 
 /// Not a test by itself: commits until it is killed, when it is told where.

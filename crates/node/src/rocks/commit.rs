@@ -17,7 +17,7 @@ use std::{
 
 use anello_protocol::id::KeyspaceId;
 
-use super::keys::Family;
+use super::{keeper::Upkeep, keys::Family};
 
 /// The most writes that wait.
 const MAX_WAITING: usize = 16 * 1024;
@@ -48,6 +48,8 @@ pub(super) type Done = Box<dyn FnOnce(Result<(), String>) + Send>;
 /// What becomes durable together.
 pub(super) struct Submission {
     pub(super) changes: Vec<Change>,
+    /// What the changes mean for the Merkle trees.
+    pub(super) upkeep: Upkeep,
     pub(super) flag: Flag,
     pub(super) class: Class,
     pub(super) done: Done,
@@ -238,6 +240,7 @@ mod tests {
             let done = self.done.0.clone();
             self.commits.submit(Submission {
                 changes: vec![change],
+                upkeep: Upkeep::Nothing,
                 flag: Flag::Unconcerned,
                 class: Class::Data,
                 done: Box::new(move |outcome| done.send(outcome).expect("the test listens")),
@@ -301,6 +304,7 @@ mod tests {
         assert!(fixture.submit(0).is_err(), "by count");
         let vote = Submission {
             changes: Vec::new(),
+            upkeep: Upkeep::Nothing,
             flag: Flag::Unconcerned,
             class: Class::Vote,
             done: Box::new(|_| ()),
@@ -319,6 +323,7 @@ mod tests {
             let done = Box::new(move |outcome| sender.send(outcome).expect("the test listens"));
             let submission = Submission {
                 changes: Vec::new(),
+                upkeep: Upkeep::Nothing,
                 flag: Flag::Unconcerned,
                 class: Class::Data,
                 done,

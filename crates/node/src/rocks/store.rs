@@ -29,11 +29,14 @@ use thiserror::Error;
 use super::{
     commit::{Change, Class, CommitThread, Done, Flag, Sink, Submission},
     held::Held,
+    keeper::{Keeper, KeyChange, Upkeep},
     keys::{self, Family},
+    layout,
+    leaves::{TreeId, Trees},
     options,
     recent::Recent,
     run::Run,
-    sweep,
+    sweep, tombstones,
 };
 use crate::config::Durability;
 
@@ -88,13 +91,25 @@ pub struct RocksStore {
 /// What the commit thread and readers share.
 pub(super) struct Shared {
     pub(super) db: DB,
+    pub(super) trees: Trees,
     recent: Recent,
     durability: Durability,
 }
 
 impl RocksStore {
-    /// Opens the store below a directory, making it if it isn't there.
-    pub fn open(path: &Path, durability: Durability) -> Result<Self, OpenError> {
+    /// Opens the store below a directory, making it if it isn't there. The hash space is cut into so many
+    /// `partitions` for as long as the store exists.
+    pub fn open(path: &Path, durability: Durability, partitions: u32) -> Result<Self, OpenError> {
+        Self::open_with(path, durability, partitions, |sink| sink)
+    }
+
+    /// The same, with what writes the groups put into something else.
+    pub(super) fn open_with<S: Sink>(
+        path: &Path,
+        durability: Durability,
+        partitions: u32,
+        wrap: impl FnOnce(DatabaseSink) -> S,
+    ) -> Result<Self, OpenError> {
         let cache = options::cache();
         let families = Family::ALL.map(|family| {
             ColumnFamilyDescriptor::new(family.name(), options::family(family, &cache))
@@ -104,8 +119,11 @@ impl RocksStore {
             reason: error.into_string(),
         };
         let db = DB::open_cf_descriptors(&options::database(), path, families).map_err(failed)?;
+        layout::ensure(&db, path, partitions)?;
+        let (trees, unsure) = load_trees(&db, partitions)
+            .map_err(|reason| OpenError::Database { path: path.into(), reason })?;
         let recent = Recent::new(options::recent_bytes());
-        let shared = Arc::new(Shared { db, recent, durability });
+        let shared = Arc::new(Shared { db, trees, recent, durability });
         let held = shared.load_held().map_err(failed)?;
 
         let run = Run::beginning(path, durability == Durability::Sync).map_err(|error| {
@@ -133,8 +151,9 @@ impl RocksStore {
             );
         }
         shared.begin(&run, is_copy || may_have_lost).map_err(failed)?;
-        let sink = DatabaseSink { shared: Arc::clone(&shared), flagged: held.clone() };
-        let commits = CommitThread::start(sink).map_err(OpenError::Thread)?;
+        let keeper = Keeper::new(&unsure);
+        let sink = DatabaseSink { shared: Arc::clone(&shared), flagged: held.clone(), keeper };
+        let commits = CommitThread::start(wrap(sink)).map_err(OpenError::Thread)?;
         Ok(Self { commits, shared, run, held: Held::of(held) })
     }
 
@@ -167,7 +186,18 @@ impl RocksStore {
         flag: Flag,
         done: Done,
     ) -> Result<(), StoreBusy> {
-        let submission = Submission { changes, flag, class: Class::Data, done };
+        self.submit_with(changes, Upkeep::Nothing, flag, done)
+    }
+
+    /// The same, with what the changes mean for the trees.
+    pub(super) fn submit_with(
+        &self,
+        changes: Vec<Change>,
+        upkeep: Upkeep,
+        flag: Flag,
+        done: Done,
+    ) -> Result<(), StoreBusy> {
+        let submission = Submission { changes, upkeep, flag, class: Class::Data, done };
         let queue = |submission| self.commits.submit(submission);
         let queued = match flag {
             Flag::Holds(keyspace) => self.held.queue(keyspace, submission, queue),
@@ -190,6 +220,7 @@ impl RocksStore {
         };
         Ok(self.load()?.is_none()
             && first(Family::Data)?.is_none()
+            && first(Family::Hints)?.is_none()
             && first(Family::Vnodes)?.is_none())
     }
 
@@ -219,7 +250,11 @@ impl Shared {
         self.db.cf_handle(family.name()).expect("every family is made when the store is opened")
     }
 
-    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, rocksdb::Error> {
+    pub(super) fn get(
+        &self,
+        family: Family,
+        key: &[u8],
+    ) -> Result<Option<Vec<u8>>, rocksdb::Error> {
         self.db.get_cf(self.family(family), key)
     }
 
@@ -278,7 +313,7 @@ impl Shared {
         all.map(|(family, name)| self.property(family, name)).sum()
     }
 
-    fn property(&self, family: Family, name: &str) -> u64 {
+    pub(super) fn property(&self, family: Family, name: &str) -> u64 {
         self.db.property_int_value_cf(self.family(family), name).ok().flatten().unwrap_or(0)
     }
 }
@@ -305,9 +340,11 @@ impl Store for RocksStore {
             let value = Some(encode_stored(&record));
             changes.push(Change { family: Family::Vnodes, key, value });
         }
+        changes.extend(tombstones::change(&commit));
+        let upkeep = Upkeep::Key(KeyChange::of(&commit, self.shared.trees.partitions()));
         let flag = Flag::Holds(commit.key.keyspace);
         let done = Box::new(|outcome: Result<(), String>| done(outcome.map_err(StoreError)));
-        self.submit(changes, flag, done)
+        self.submit_with(changes, upkeep, flag, done)
     }
 
     fn load_vnode(&self, partition: PartitionId) -> Result<Option<VnodeRecord>, StoreError> {
@@ -335,8 +372,8 @@ impl MembershipStore for RocksStore {
             key: keys::MEMBERSHIP.to_vec(),
             value: Some(record),
         }];
-        let flag = Flag::Unconcerned;
-        let submission = Submission { changes, flag, class: Class::Vote, done };
+        let (upkeep, flag) = (Upkeep::Nothing, Flag::Unconcerned);
+        let submission = Submission { changes, upkeep, flag, class: Class::Vote, done };
         if let Err(submission) = self.commits.submit(submission) {
             (submission.done)(Err("the store is closed".into()));
         }
@@ -344,23 +381,30 @@ impl MembershipStore for RocksStore {
 }
 
 /// Writes groups into the database, each as one batch.
-struct DatabaseSink {
+pub(super) struct DatabaseSink {
     shared: Arc<Shared>,
     /// Keyspaces whose flag is on disk.
     flagged: BTreeSet<KeyspaceId>,
+    keeper: Keeper,
 }
 
 impl Sink for DatabaseSink {
     fn write(&mut self, group: &mut [Submission]) -> Result<(), String> {
         let outcome = self.write_batch(group);
-        self.shared.recent.committed(group, outcome.is_ok());
+        self.settle(group, outcome.is_ok());
         outcome
     }
 }
 
 impl DatabaseSink {
-    fn write_batch(&mut self, group: &[Submission]) -> Result<(), String> {
+    pub(super) fn settle(&mut self, group: &mut [Submission], is_durable: bool) {
+        self.keeper.settle(&self.shared, group, is_durable);
+        self.shared.recent.committed(group, is_durable);
+    }
+
+    pub(super) fn write_batch(&mut self, group: &[Submission]) -> Result<(), String> {
         let mut batch = WriteBatch::default();
+        self.keeper.prepare(&self.shared, group, &mut batch)?;
         let mut flagged = Cow::Borrowed(&self.flagged);
         let meta = self.shared.family(Family::Meta);
         for submission in group {
@@ -393,6 +437,23 @@ impl DatabaseSink {
         }
         Ok(())
     }
+}
+
+/// The trees that are stored, and which of them can't be trusted.
+fn load_trees(db: &DB, partitions: u32) -> Result<(Trees, BTreeSet<TreeId>), String> {
+    let family = |family: Family| {
+        db.cf_handle(family.name()).expect("every family is made when the store is opened")
+    };
+    let from = IteratorMode::From(keys::all_unsure(), rocksdb::Direction::Forward);
+    let mut unsure = BTreeSet::new();
+    for entry in db.iterator_cf(family(Family::Meta), from) {
+        let (key, _) = entry.map_err(|error| error.into_string())?;
+        match keys::unsure_tree(&key) {
+            Some(tree) => unsure.insert(tree),
+            None => break,
+        };
+    }
+    Ok((Trees::load(db, family(Family::Trees), &unsure, partitions)?, unsure))
 }
 
 fn failed(error: rocksdb::Error) -> StoreError {

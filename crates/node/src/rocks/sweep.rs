@@ -61,12 +61,14 @@ fn pass(store: &Weak<RocksStore>) -> Option<()> {
     // Behind everything that was queued while the keyspaces were still there.
     insist(store, |store| commit(store, Vec::new(), Flag::Unconcerned))?;
     let mut deleted = 0;
-    let mut next = Some(Vec::new());
-    while let Some(from) = next {
-        let found = insist(store, |store| step(store, &dropped, &from))?;
-        deleted += found.deleted;
-        next = found.next;
-        thread::sleep(PAUSE);
+    for family in [Family::Tombstones, Family::Data] {
+        let mut next = Some(Vec::new());
+        while let Some(from) = next {
+            let found = insist(store, |store| step(store, family, &dropped, &from))?;
+            deleted += if family == Family::Data { found.deleted } else { 0 };
+            next = found.next;
+            thread::sleep(PAUSE);
+        }
     }
     for &keyspace in &dropped {
         insist(store, |store| {
@@ -109,11 +111,16 @@ struct Step {
 }
 
 /// Deletes what of the next entries goes.
-fn step(store: &RocksStore, dropped: &BTreeSet<KeyspaceId>, from: &[u8]) -> Result<Step, Failure> {
+fn step(
+    store: &RocksStore,
+    family: Family,
+    dropped: &BTreeSet<KeyspaceId>,
+    from: &[u8],
+) -> Result<Step, Failure> {
     let shared = store.shared();
     let mut options = ReadOptions::default();
     options.fill_cache(false);
-    let mut entries = shared.db.raw_iterator_cf_opt(shared.family(Family::Data), options);
+    let mut entries = shared.db.raw_iterator_cf_opt(shared.family(family), options);
     entries.seek(from);
     let mut changes = Vec::new();
     let (mut seen, mut bytes) = (0, 0);
@@ -126,7 +133,7 @@ fn step(store: &RocksStore, dropped: &BTreeSet<KeyspaceId>, from: &[u8]) -> Resu
         seen += 1;
         bytes += key.len() + value.len();
         if keys::keyspace_of(key).is_some_and(|keyspace| dropped.contains(&keyspace)) {
-            changes.push(Change { family: Family::Data, key: key.to_vec(), value: None });
+            changes.push(Change { family, key: key.to_vec(), value: None });
         }
         entries.next();
     }
@@ -168,7 +175,7 @@ mod tests {
         let dropped = BTreeSet::from([KeyspaceId(4)]);
         let mut from = Vec::new();
         for expected in [4, 4, 1] {
-            let Ok(Step { deleted, next }) = step(&store, &dropped, &from) else {
+            let Ok(Step { deleted, next }) = step(&store, Family::Data, &dropped, &from) else {
                 panic!("failed")
             };
             assert_eq!((deleted, next.is_some()), (expected, expected == 4));
