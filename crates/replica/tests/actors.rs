@@ -27,7 +27,7 @@ use anello_replica::{
     placement::View,
     replica::{self, ReplicaActor, ReplicaConfig, ReplicaParts},
     store::{
-        CachedRead, Commit, CommitDone, MemoryStore, Store, StoreBusy, StoreError, StoreEstimate,
+        CachedRead, Commit, CommitDone, MemoryStore, Store, NotTaken, StoreError, StoreEstimate,
         VnodeRecord,
     },
 };
@@ -64,8 +64,8 @@ impl Store for SlowStore {
         Ok(CachedRead::WouldBlock)
     }
 
-    fn commit(&self, commit: Commit, done: CommitDone) -> Result<(), StoreBusy> {
-        self.commits.try_send((commit, done)).map_err(|_| StoreBusy)
+    fn commit(&self, commit: Commit, done: CommitDone) -> Result<(), NotTaken> {
+        self.commits.try_send((commit, done)).map_err(|_| NotTaken::Busy)
     }
 
     fn load_vnode(&self, partition: PartitionId) -> Result<Option<VnodeRecord>, StoreError> {

@@ -42,6 +42,8 @@ pub enum Refusal {
     /// The key holds so many concurrent versions already: a writer has to read them and to replace
     /// them, by writing with the context.
     TooManySiblings(u32),
+    /// The node's disk has too little room left; nothing of a write was kept. Reads are served.
+    DiskFull,
 }
 
 /// How much of a key's versions is asked for.

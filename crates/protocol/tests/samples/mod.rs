@@ -134,6 +134,7 @@ pub(crate) fn read_replies() -> Vec<Result<Held, Refusal>> {
         Err(Refusal::ForgedContext),
         Err(Refusal::Busy),
         Err(Refusal::TooManySiblings(1024)),
+        Err(Refusal::DiskFull),
     ]
 }
 

@@ -60,6 +60,9 @@ pub(super) fn passes(refusal: &Refusal) -> bool {
         | Refusal::NotOwner
         | Refusal::Frozen
         | Refusal::Busy => true,
-        Refusal::Storage(_) | Refusal::ForgedContext | Refusal::TooManySiblings(_) => false,
+        Refusal::Storage(_)
+        | Refusal::ForgedContext
+        | Refusal::TooManySiblings(_)
+        | Refusal::DiskFull => false,
     }
 }
