@@ -3,17 +3,29 @@
 //! [`store`] answers the ports, [`commit`] makes writes durable, many at a time, [`keys`] says where
 //! what lies, [`options`] how RocksDB is set up, [`run`] what is known of the process before this one,
 //! [`recent`] what was written lately, [`held`] of which keyspaces there is data, [`sweep`] deletes what
-//! dropped keyspaces leave behind.
+//! dropped keyspaces leave behind. [`room`] says whether the disk has room, [`watch`] looks, [`trouble`] is
+//! told when a store is damaged, and [`wreck`] reads what can be read of one that is.
 
 mod commit;
 mod held;
 mod keys;
 mod options;
 mod recent;
+mod room;
 mod run;
 mod store;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod trouble;
+mod watch;
+mod wreck;
 
-pub use self::store::{CommitFigures, OpenError, RocksStore};
+pub use self::{
+    store::{CommitFigures, OpenError, RocksStore},
+    trouble::Trouble,
+};
+pub(crate) use self::{
+    store::Replacement,
+    wreck::{Salvaged, Wreck},
+};
