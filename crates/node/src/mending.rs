@@ -17,6 +17,8 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +34,8 @@ use crate::{
 const DAMAGE: &str = "damage.toml";
 const FRESH: &str = "db.fresh";
 const ASIDE: &str = "db.damaged-";
+/// Before the next look at a disk that has no room to start on.
+const PAUSE_WHILE_FULL: Duration = Duration::from_secs(1);
 
 /// Why a damaged store can't be replaced. The next start tries again.
 #[derive(Debug, Error)]
@@ -111,7 +115,7 @@ impl Look {
 
 /// Opens it, and reads what a start reads first.
 fn look(data_dir: &DataDir, durability: Durability) -> Result<Opened, Look> {
-    let store = match RocksStore::open(&data_dir.store(), durability) {
+    let store = match open_with_room(&data_dir.store(), durability) {
         Ok(store) => Arc::new(store),
         Err(OpenError::Corrupt { reason, .. }) => return Err(Look::Damaged(reason)),
         Err(error) => return Err(Look::Failed(error.into())),
@@ -122,6 +126,23 @@ fn look(data_dir: &DataDir, durability: Durability) -> Result<Opened, Look> {
     }
     let is_empty = looked.map_err(|reason| Look::Failed(StartError::Broken(reason)))?;
     Ok(Opened { store, is_empty })
+}
+
+/// Opens a store, and waits for room on the disk if there is too little to do so.
+fn open_with_room(path: &Path, durability: Durability) -> Result<RocksStore, OpenError> {
+    let mut has_said = false;
+    loop {
+        match RocksStore::open(path, durability) {
+            Err(error) if error.is_no_space() => {
+                if !has_said {
+                    tracing::error!("waiting for room on the disk: {error}");
+                }
+                has_said = true;
+                thread::sleep(PAUSE_WHILE_FULL);
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// Whether a store is damaged and has yet to be replaced.

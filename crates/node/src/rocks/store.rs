@@ -79,6 +79,13 @@ pub enum OpenError {
     Thread(std::io::Error),
 }
 
+impl OpenError {
+    /// Whether it could be opened if there were more room on the disk.
+    pub(crate) fn is_no_space(&self) -> bool {
+        matches!(self, Self::Database { reason, .. } if is_no_space(reason))
+    }
+}
+
 /// What the commit thread has done since the store was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CommitFigures {
