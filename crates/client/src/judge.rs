@@ -143,7 +143,8 @@ impl From<RequestError> for Failure {
                 in_doubt: false,
                 retry: Retry::Paid,
             },
-            RequestError::Unavailable { required, alive } => Self {
+            RequestError::Unavailable { required, alive }
+            | RequestError::DiskFull { required, alive } => Self {
                 kind: ErrorKind::Unavailable { required, alive },
                 in_doubt: false,
                 retry: Retry::Paid,

@@ -23,4 +23,4 @@ pub use actor::{Depart, GossipActor, HoldingDone, Holdings};
 pub use config::{MembershipConfig, Timing};
 pub use detector::DetectorConfig;
 pub use membership::{Effect, Input, Membership, MembershipEvent, Ticket, To, Unserviceable};
-pub use record::{MembershipStore, MemoryMembershipStore};
+pub use record::{MembershipStore, MemoryMembershipStore, forget_votes};

@@ -5,6 +5,7 @@
 //! vnodes  partition (4, big-endian)                               -> the vnode's record
 //! meta    "membership"                                            -> the membership record
 //!         "run"                                                   -> how the last process ended
+//!         "replaces"                                              -> which damaged store this one replaces
 //!         "holds-data/" ‖ keyspace (8, big-endian)                -> nothing: the key says it
 //!         "layout"                                                -> how all this is laid out
 //!         "tree-unsure/" ‖ keyspace (8) ‖ partition (4)           -> nothing: the key says it
@@ -59,6 +60,7 @@ impl Family {
 
 pub(super) const MEMBERSHIP: &[u8] = b"membership";
 pub(super) const RUN: &[u8] = b"run";
+pub(super) const REPLACES: &[u8] = b"replaces";
 const HOLDS_DATA: &[u8] = b"holds-data/";
 const HASH_BYTES: usize = 8;
 const KEYSPACE_BYTES: usize = 8;
@@ -100,6 +102,11 @@ pub(super) fn data_key(at: &[u8]) -> Option<DataKey> {
 /// Where the keys of a hash begin.
 pub(super) fn first_of(hash: u64) -> Vec<u8> {
     hash.to_be_bytes().to_vec()
+}
+
+/// The hash of a key that [`data`] made.
+pub(super) fn hash_of(at: &[u8]) -> Option<u64> {
+    at.first_chunk::<HASH_BYTES>().map(|hash| u64::from_be_bytes(*hash))
 }
 
 /// Where a vnode's record lies.
@@ -252,11 +259,16 @@ mod tests {
 
     #[test]
     fn keyspaces_read_back_and_nothing_panics_on_other_keys() {
-        assert_eq!(keyspace_of(&data(&key(9, 7, b"k"))), Some(KeyspaceId(7)));
+        let own = key(9, 7, b"k");
+        assert_eq!(keyspace_of(&data(&own)), Some(KeyspaceId(7)));
+        assert_eq!(data_key(&data(&own)), Some(own.clone()));
+        assert_eq!(hash_of(&data(&own)), Some(9));
+        assert!(first_of(9) < data(&own) && data(&own) < first_of(10));
         assert_eq!(held_keyspace(&holds_data(KeyspaceId(7))), Some(KeyspaceId(7)));
         for other in [&b""[..], b"short", b"holds-data/", MEMBERSHIP] {
             assert_eq!(held_keyspace(other), None);
             assert_eq!(keyspace_of(other), None);
+            assert_eq!(data_key(other), None);
         }
     }
 }

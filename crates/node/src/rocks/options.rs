@@ -4,7 +4,7 @@ use std::{fs, thread};
 
 use rocksdb::{
     BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, DataBlockIndexType, LogLevel,
-    Options,
+    Options, ReadOptions,
 };
 
 use super::{keys::Family, leaves};
@@ -27,6 +27,7 @@ const SMALL_MEMTABLE_BYTES: usize = 2 * MIB;
 const TREES_MEMTABLE_BYTES: usize = 16 * MIB;
 /// Hints come when a neighbour is away, and then in numbers.
 const HINTS_MEMTABLE_BYTES: usize = 16 * MIB;
+const SMALL_CACHE_BYTES: usize = 8 * MIB;
 const CACHE_MIN_BYTES: usize = 64 * MIB;
 const CACHE_MAX_BYTES: usize = 1024 * MIB;
 const RECENT_MIN_BYTES: usize = 32 * MIB;
@@ -70,6 +71,30 @@ pub(super) fn database() -> Options {
     options.set_keep_log_file_num(4);
     options.set_stats_dump_period_sec(0);
     options
+}
+
+/// To read, whether one key or many: no byte is believed without its checksum.
+pub(super) fn reading() -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_verify_checksums(true);
+    options
+}
+
+/// For a store of which parts can't be read: damage in the log is passed over, and so is a file that is not
+/// there.
+pub(super) fn wreck() -> Options {
+    let mut options = database();
+    options.create_if_missing(false);
+    options.create_missing_column_families(false);
+    options.set_wal_recovery_mode(DBRecoveryMode::SkipAnyCorruptedRecord);
+    options.set_track_and_verify_wals_in_manifest(false);
+    options.set_paranoid_checks(false);
+    options
+}
+
+/// What a look through all of a store may keep in memory: each block is read once.
+pub(super) fn small_cache() -> Cache {
+    Cache::new_lru_cache(SMALL_CACHE_BYTES)
 }
 
 /// For one column family.

@@ -11,7 +11,7 @@ use anello_protocol::{
 };
 use anello_replica::{
     hints::store::{Hint, HintChange, HintShelf, HintTotals, Shelved},
-    store::{CommitDone, StoreBusy, StoreError},
+    store::{CommitDone, NotTaken, StoreError},
 };
 use rocksdb::ReadOptions;
 use serde::{Deserialize, Serialize};
@@ -70,7 +70,7 @@ impl HintShelf for RocksStore {
         Ok(hints)
     }
 
-    fn commit(&self, change: HintChange, done: CommitDone) -> Result<(), StoreBusy> {
+    fn commit(&self, change: HintChange, done: CommitDone) -> Result<(), NotTaken> {
         let HintChange { owner, key, hint, removed, record } = change;
         let place = |number| keys::hint_place(&owner, number);
         let of = |family, key, value| Change { family, key, value };

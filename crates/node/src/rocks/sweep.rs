@@ -16,12 +16,12 @@ use std::{
 };
 
 use anello_protocol::id::KeyspaceId;
-use anello_replica::store::StoreBusy;
-use rocksdb::ReadOptions;
+use anello_replica::store::NotTaken;
 
 use super::{
     commit::{Change, Flag},
     keys::{self, Family},
+    options,
     store::RocksStore,
 };
 
@@ -118,7 +118,7 @@ fn step(
     from: &[u8],
 ) -> Result<Step, Failure> {
     let shared = store.shared();
-    let mut options = ReadOptions::default();
+    let mut options = options::reading();
     options.fill_cache(false);
     let mut entries = shared.db.raw_iterator_cf_opt(shared.family(family), options);
     entries.seek(from);
@@ -137,7 +137,7 @@ fn step(
         }
         entries.next();
     }
-    entries.status()?;
+    entries.status().inspect_err(|error| shared.look_into(error))?;
     drop(entries);
     let deleted = changes.len();
     if deleted > 0 {
@@ -153,7 +153,7 @@ fn commit(store: &RocksStore, changes: Vec<Change>, flag: Flag) -> Result<(), Fa
         // The sweep waits for exactly this.
         let _ = done.send(result);
     };
-    store.submit(changes, flag, Box::new(done)).map_err(|StoreBusy| Failure::Busy)?;
+    store.submit(changes, flag, Box::new(done)).map_err(|_: NotTaken| Failure::Busy)?;
     let outcome = outcome.recv().unwrap_or_else(|_| Err("the store was closed".into()));
     outcome.map_err(Failure::Disk)
 }

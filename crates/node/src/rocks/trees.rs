@@ -16,7 +16,7 @@ use anello_protocol::{
     merkle::{CHILDREN, EntryDigest, HashRange, leaf_of},
     version::Versions,
 };
-use anello_replica::store::{Store, StoreBusy};
+use anello_replica::store::{NotTaken, Store};
 use rocksdb::{DBRawIterator, ReadOptions, Snapshot};
 
 use super::{
@@ -113,7 +113,7 @@ impl TreeStore for RocksStore {
         };
         let upkeep = Upkeep::Mend(Box::new(mend));
         self.submit_with(Vec::new(), upkeep, Flag::Holds(keyspace), Box::new(done))
-            .map_err(|refused: StoreBusy| TreeError(refused.to_string()))?;
+            .map_err(|refused: NotTaken| TreeError(refused.to_string()))?;
         let outcome = outcome.recv().unwrap_or_else(|_| Err("the store was closed".into()));
         outcome.map_err(TreeError)?;
         Ok(Scrubbed { entries: found.entries, mended: mended.load(Ordering::Relaxed) })

@@ -9,6 +9,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 mod certificates;
+pub mod disk;
 pub mod http;
 mod ports;
 
@@ -113,6 +114,11 @@ impl Fleet {
     /// Where the fleet's files are.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// A node's data directory.
+    pub fn data_dir(&self, id: &str) -> PathBuf {
+        self.dir().join("data").join(id)
     }
 
     /// Starts every node that doesn't run.

@@ -137,6 +137,7 @@ pub(crate) fn read_replies() -> Vec<Result<Held, Refusal>> {
         Err(Refusal::TooManySiblings(1024)),
         Err(Refusal::Quarantined),
         Err(Refusal::HintsFull),
+        Err(Refusal::DiskFull),
     ]
 }
 
@@ -198,10 +199,6 @@ pub(crate) fn forward_replies() -> Vec<Result<Answer<Written>, Refusal>> {
 
 pub(crate) fn store_hint() -> StoreHint {
     StoreHint { owner: node("eu-b-1"), store: store_versions() }
-}
-
-pub(crate) fn mint_hint() -> MintHint {
-    MintHint { owner: node("eu-b-1"), mint: mint_version() }
 }
 
 pub(crate) fn read_hints() -> ReadHints {
