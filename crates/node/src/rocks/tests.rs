@@ -69,7 +69,7 @@ pub(super) fn open(dir: &tempfile::TempDir) -> Arc<RocksStore> {
     Arc::new(RocksStore::open(&dir.path().join("db"), Durability::Sync, PARTITIONS).expect("opens"))
 }
 
-fn wait_until_held(store: &RocksStore, keyspaces: &[u64]) {
+pub(super) fn wait_until_held(store: &RocksStore, keyspaces: &[u64]) {
     let expected = keyspaces.iter().copied().map(KeyspaceId).collect();
     let began = Instant::now();
     while store.held_keyspaces() != expected {
@@ -93,8 +93,12 @@ fn reopen(store: Arc<RocksStore>, dir: &tempfile::TempDir) -> Arc<RocksStore> {
 
 /// How many keys there are on disk, of all keyspaces.
 fn entries(store: &RocksStore) -> usize {
+    entries_of(store, Family::Data)
+}
+
+pub(super) fn entries_of(store: &RocksStore, family: Family) -> usize {
     let shared = store.shared();
-    shared.db.iterator_cf(shared.family(Family::Data), rocksdb::IteratorMode::Start).count()
+    shared.db.iterator_cf(shared.family(family), rocksdb::IteratorMode::Start).count()
 }
 
 #[test]

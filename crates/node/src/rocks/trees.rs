@@ -1,5 +1,8 @@
 //! The port of the Merkle trees: reading leaves, looking through ranges of the data, and scrubbing.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::{
     Arc,
     atomic::{AtomicU32, Ordering},
