@@ -47,6 +47,8 @@ struct NodeBody {
     reachable: bool,
     /// How suspicious its silence is.
     phi: f64,
+    /// Why it is held reachable or not, for people.
+    verdict: String,
     /// How many of the datacenter's tokens it owns.
     partitions: u32,
     /// The version of its program; empty while not heard of.
@@ -100,6 +102,7 @@ impl From<NodeView> for NodeBody {
             },
             reachable: node.reachable,
             phi: (phi * 1000.0).round() / 1000.0,
+            verdict: node.verdict,
             partitions: node.partitions,
             version: node.version,
         }

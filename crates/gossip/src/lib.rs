@@ -13,6 +13,7 @@ mod change;
 mod config;
 mod detector;
 mod dice;
+mod direct;
 mod founding;
 mod heartbeats;
 pub mod membership;

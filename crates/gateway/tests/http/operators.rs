@@ -48,7 +48,7 @@ fn the_cluster_as_the_node_sees_it() {
         "name": "demo", "partitions": 256,
         "nodes": [{
             "id": "eu-a-1", "datacenter": "eu", "rack": "a", "address": "127.0.0.1:7400",
-            "http": "127.0.0.1:7480", "state": "up", "reachable": true, "phi": 1000.0,
+            "http": "127.0.0.1:7480", "state": "up", "reachable": true, "phi": 1000.0, "verdict": "heard of 0.2 s ago",
             "partitions": 256, "version": "0.1.0",
         }],
     });

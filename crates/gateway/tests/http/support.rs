@@ -141,7 +141,7 @@ impl Backstage {
                     state,
                     reachable: true,
                     phi: f64::INFINITY,
-                    verdict: String::new(),
+                    verdict: "heard of 0.2 s ago".into(),
                     partitions: 256,
                     version: "0.1.0".into(),
                 }],
