@@ -1,2 +1,4 @@
 //! Finding and mending what differs between replicas, by Merkle trees; and forgetting what was deleted,
 //! once every replica has confirmed it.
+
+pub mod store;

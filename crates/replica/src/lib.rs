@@ -7,6 +7,7 @@
 
 mod clock;
 pub mod coordinator;
+pub mod hints;
 pub mod replica;
 pub mod store;
 pub mod tally;
