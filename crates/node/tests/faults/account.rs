@@ -139,3 +139,31 @@ pub fn show(requests: &[&Request], since: Instant) -> String {
     }
     text
 }
+
+#[test]
+fn gaps_and_failures_are_found() {
+    let zero = Instant::now();
+    let request = |node, from_ms, to_ms, outcome| Request {
+        node,
+        kind: Kind::Read,
+        start: zero + Duration::from_millis(from_ms),
+        end: zero + Duration::from_millis(to_ms),
+        outcome,
+    };
+    let account = Account::new(vec![
+        request("a", 300, 900, Outcome::Failed("no".into())),
+        request("a", 0, 100, Outcome::Done),
+        request("b", 100, 400, Outcome::Done),
+        request("b", 400, 1000, Outcome::Done),
+        request("a", 900, 950, Outcome::Stale("old".into())),
+    ]);
+    assert_eq!(account.longest_gap(&["a", "b"]), Duration::from_millis(600));
+    assert_eq!(account.longest_gap(&["a"]), Duration::from_millis(900), "to the load's end");
+    assert_eq!(account.longest_gap(&["c"]), Duration::from_millis(900), "there was none");
+    assert_eq!(account.slowest(|request| request.node == "b"), Duration::from_millis(600));
+    let killed = zero + Duration::from_millis(350);
+    assert_eq!(account.failures(|_| false).len(), 1);
+    assert_eq!(account.failures(|request| request.touches(killed, killed)).len(), 0);
+    assert_eq!(account.failures(|request| request.touches(zero, zero)).len(), 1);
+    assert_eq!(account.stale().len(), 1);
+}

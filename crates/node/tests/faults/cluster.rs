@@ -102,9 +102,11 @@ impl Cluster {
         hints.sum()
     }
 
-    /// Starts a full round of anti-entropy at these nodes and waits until all their partitions are in
-    /// step with their other replicas.
+    /// Starts a full round of anti-entropy at these nodes, and waits until it is done and all their
+    /// partitions are in step with their other replicas.
     pub fn antientropy_round(&self, ids: &[&str], within: Duration) -> Result<(), String> {
+        let round = |status: &Value| status["antientropy"]["last_round"].clone();
+        let before: Vec<_> = ids.iter().map(|id| round(&self.status(id))).collect();
         for id in ids {
             let answer = http::request(self.node(id).http, "POST", "/admin/antientropy", &[], b"")
                 .map_err(|error| format!("{id}: POST /admin/antientropy: {error}"))?;
@@ -113,11 +115,11 @@ impl Cluster {
             }
         }
         let end = Instant::now() + within;
-        for id in ids {
+        for (id, before) in ids.iter().zip(before) {
             loop {
                 let status = self.status(id);
                 let in_sync = &status["antientropy"]["partitions_in_sync"];
-                if in_sync.is_u64() && *in_sync == status["vnodes"] {
+                if round(&status) != before && in_sync.is_u64() && *in_sync == status["vnodes"] {
                     break;
                 }
                 if Instant::now() > end {

@@ -36,6 +36,11 @@ impl Findings {
         self.since
     }
 
+    /// Whether nothing is wrong so far.
+    pub fn is_empty(&self) -> bool {
+        self.wrong.is_empty()
+    }
+
     /// Wrong unless it is so.
     pub fn expect(&mut self, so: bool, else_: impl Display) {
         if !so {

@@ -6,7 +6,7 @@
 //! process outlives it. Its directories lie below one that the test removes.
 
 use std::{
-    any,
+    any, fs,
     io::{self, BufRead, BufReader, Read, Write},
     path::Path,
     process::{self, Command, Stdio},
@@ -16,6 +16,9 @@ use std::{
 
 /// Says to the inner run what it is.
 const INSIDE: &str = "ANELLO_FAULT_INSIDE";
+
+/// How the directories of scenarios begin.
+const DIRECTORY: &str = "anello-faults-";
 
 /// What `unshare` is told: as root, and as anybody where users may have namespaces of their own.
 const MEANS: [&[&str]; 2] =
@@ -70,7 +73,7 @@ fn means() -> Result<&'static [&'static str], &'static str> {
 }
 
 fn run_inside(flags: &[&str], name: &str) {
-    let dir = tempfile::Builder::new().prefix("anello-faults-").tempdir().expect("a directory");
+    let dir = tempfile::Builder::new().prefix(DIRECTORY).tempdir().expect("a directory");
     let (output, passed) = run(flags, name, dir.path());
     // An inner run that finds no test by this name succeeds too.
     assert!(passed && output.contains("1 passed"), "{name} failed in its namespaces, see above");
@@ -104,11 +107,16 @@ fn run(flags: &[&str], name: &str, dir: &Path) -> (String, bool) {
     (output, child.wait().expect("the child is ours").success())
 }
 
-/// Ends this process, and with it its namespaces, when the test that started it is gone.
+/// Ends this process, and with it its namespaces, when the test that started it is gone; its directory
+/// is then left to be removed here.
 fn end_with_the_test() {
     thread::spawn(|| {
-        let end = io::stdin().read(&mut [0]);
-        eprintln!("the test is gone ({end:?})");
+        let _gone = io::stdin().read(&mut [0]);
+        let dir = std::env::temp_dir();
+        if dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with(DIRECTORY)) {
+            // The nodes still write there: what can't be removed stays, and nobody is left to be told.
+            let _left = fs::remove_dir_all(dir);
+        }
         process::exit(1);
     });
 }

@@ -27,6 +27,7 @@ fn a_replica_is_killed_under_load_and_comes_back_with_all_it_missed() {
         let dead = Instant::now();
         load.run_for(Duration::from_secs(8));
 
+        println!("{} hints are held", cluster.hints(&others));
         cluster.node_mut(victim).start();
         cluster.node_mut(victim).wait_ready(PATIENCE);
         let ready = Instant::now();

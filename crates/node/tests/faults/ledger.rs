@@ -91,3 +91,25 @@ fn chain_number(value: &str) -> Option<u64> {
 pub fn elements(found: &Found) -> BTreeSet<String> {
     found.values.iter().flat_map(|value| value.lines()).map(str::to_owned).collect()
 }
+
+#[test]
+fn a_floor_is_held_against_what_is_found() {
+    let ledger = Ledger::default();
+    ledger.written("chain", "eu", 3);
+    ledger.written("chain", "us", 2);
+    ledger.added("set", "eu", "a".into());
+    ledger.added("set", "us", "b".into());
+    let found = |values: &[&str]| Found {
+        values: values.iter().map(|value| (*value).to_owned()).collect(),
+        context: None,
+    };
+    let is_right =
+        |key, scope, values: &[&str]| ledger.floor(key, scope).missing(&found(values)).is_none();
+    assert!(is_right("chain", None, &["chain:3"]) && is_right("chain", None, &["chain:4"]));
+    assert!(is_right("chain", None, &["chain:1", "chain:3"]), "as one of two siblings");
+    assert!(!is_right("chain", None, &["chain:2"]) && !is_right("chain", None, &[]));
+    assert!(is_right("chain", Some("us"), &["chain:2"]));
+    assert!(is_right("set", None, &["a", "b\nc"]) && is_right("set", Some("us"), &["b"]));
+    assert!(!is_right("set", None, &["a\nc"]) && !is_right("set", Some("eu"), &["b"]));
+    assert!(is_right("another", None, &[]));
+}

@@ -88,7 +88,7 @@ fn nobody_is_lost_over_links_of_80_ms() {
         // Connections find out about the distance, and the detectors' windows fill.
         load.run_for(Duration::from_secs(5));
         let start = findings.fault();
-        while start.elapsed() < Duration::from_secs(30) {
+        while start.elapsed() < Duration::from_secs(30) && findings.is_empty() {
             for (id, _) in cluster.addresses() {
                 let away = cluster.unreachable_from(id);
                 let at = start.elapsed();

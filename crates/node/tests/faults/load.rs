@@ -39,8 +39,7 @@ impl Load {
     /// Over HTTP, some workers at every node, each at its own node only.
     pub fn at_nodes(cluster: &Cluster, level: &'static str, kind: &'static str) -> Self {
         let nodes = cluster.addresses();
-        let door = |_, node: SocketAddr| AtNode { node, level, kind };
-        Self::start(&nodes, level, door)
+        Self::start("http", &nodes, level, |_, node| AtNode { node, level, kind })
     }
 
     /// Through the client library, some workers for every node, in its datacenter.
@@ -60,7 +59,7 @@ impl Load {
         };
         let (eu, us) = (client("eu"), client("us"));
         let level_of_client = level.parse().expect("a level");
-        Self::start(&cluster.addresses(), level, |id: &str, _| ByClient {
+        Self::start("client", &cluster.addresses(), level, |id, _| ByClient {
             runtime: Arc::clone(&runtime),
             client: if id.starts_with("eu") { eu.clone() } else { us.clone() },
             level: level_of_client,
@@ -68,15 +67,17 @@ impl Load {
     }
 
     fn start<D: Door + 'static>(
+        name: &'static str,
         nodes: &[(&'static str, SocketAddr)],
         level: &'static str,
         door: impl Fn(&'static str, SocketAddr) -> D,
     ) -> Self {
-        println!("load: {level}, seed {SEED}");
+        println!("load: {name}, {level}, seed {SEED}");
         let (stop, ledger) = (Arc::new(AtomicBool::new(false)), Arc::new(Ledger::default()));
         let numbered = (0..nodes.len() * WORKERS_PER_NODE).zip(nodes.iter().cycle());
         let workers = numbered.map(|(number, &(node, address))| {
             let worker = Worker {
+                load: name,
                 number,
                 node,
                 all: nodes.len() * WORKERS_PER_NODE,
@@ -119,6 +120,8 @@ impl Drop for Load {
 }
 
 struct Worker<D> {
+    /// Loads that run side by side have keys of their own.
+    load: &'static str,
     number: usize,
     node: &'static str,
     /// How many workers there are.
@@ -152,7 +155,7 @@ impl<D: Door> Worker<D> {
     /// The next write of an own chain.
     fn write(&mut self) -> Result<(), Failure> {
         let at = self.random.random_range(0..CHAINS_PER_WORKER);
-        let key = chain_key(self.number, at);
+        let key = chain_key(self.load, self.number, at);
         self.chains[at].0 += 1;
         let (number, context) = self.chains[at].clone();
         let context = self.asked(Kind::Write, |door| {
@@ -166,13 +169,13 @@ impl<D: Door> Worker<D> {
     /// A look at anybody's chain, which must show what was acknowledged before.
     fn read(&mut self) -> Result<(), Failure> {
         let writer = self.random.random_range(0..self.all);
-        let key = chain_key(writer, self.random.random_range(0..CHAINS_PER_WORKER));
+        let key = chain_key(self.load, writer, self.random.random_range(0..CHAINS_PER_WORKER));
         self.look(&key).map(drop)
     }
 
     /// An element more in a set.
     fn add(&mut self) -> Result<(), Failure> {
-        let key = format!("set-{}", self.random.random_range(0..SETS));
+        let key = format!("{}-set-{}", self.load, self.random.random_range(0..SETS));
         let found = self.look(&key)?;
         let element = format!("{}.{}", self.number, self.requests.len());
         let mut merged = elements(&found);
@@ -211,6 +214,6 @@ impl<D: Door> Worker<D> {
     }
 }
 
-fn chain_key(worker: usize, at: usize) -> String {
-    format!("chain-{worker}-{at}")
+fn chain_key(load: &str, worker: usize, at: usize) -> String {
+    format!("{load}-chain-{worker}-{at}")
 }

@@ -19,9 +19,11 @@ fn a_rolling_restart_fails_no_request() {
         let mut cluster = Cluster::up();
         let mut findings = Findings::new();
         let load = Load::by_clients(&cluster, "quorum");
+        let at_nodes = Load::at_nodes(&cluster, "quorum", "sloppy");
         load.run_for(Duration::from_secs(2));
         findings.fault();
         let ids: Vec<_> = cluster.addresses().into_iter().map(|(id, _)| id).collect();
+        let mut away = Vec::new();
         for &id in &ids {
             let node = cluster.node_mut(id);
             let start = Instant::now();
@@ -31,12 +33,19 @@ fn a_rolling_restart_fails_no_request() {
             node.start();
             node.wait_ready(PATIENCE);
             println!("{id}: stopped in {stopped:.1?}, ready after {:.1?}", start.elapsed());
+            away.push((id, start, Instant::now()));
         }
         load.run_for(Duration::from_secs(1));
-        let ledger = load.ledger();
+        let ledgers = [load.ledger(), at_nodes.ledger()];
         findings.account(&load.stop(), |_| false);
+        // Who asks one node only, and that one is away, is told so; nobody else notices anything.
+        findings.account(&at_nodes.stop(), |request| {
+            away.iter().any(|&(id, from, to)| request.node == id && request.touches(from, to))
+        });
         cluster.wait_reachable(PATIENCE);
-        findings.look(&cluster, &ledger, &ids, "quorum", false);
+        for ledger in ledgers {
+            findings.look(&cluster, &ledger, &ids, "quorum", false);
+        }
         findings.end();
     });
 }
