@@ -31,11 +31,12 @@ mod trouble;
 mod watch;
 mod wreck;
 
+pub use self::{
+    commit::CommitLook,
+    store::{CommitFigures, OpenError, RocksStore},
+    trouble::Trouble,
+};
 pub(crate) use self::{
     store::Replacement,
     wreck::{Salvaged, Wreck},
-};
-pub use self::{
-    store::{CommitFigures, OpenError, RocksStore},
-    trouble::Trouble,
 };

@@ -30,7 +30,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use super::{
-    commit::{Change, Class, CommitThread, Done, Flag, Sink, Submission},
+    commit::{Change, Class, CommitLook, CommitThread, Done, Flag, Sink, Submission},
     held::Held,
     keeper::{Keeper, KeyChange, Upkeep},
     keys::{self, Family},
@@ -313,6 +313,11 @@ impl RocksStore {
             && first(Family::Data)?.is_none()
             && first(Family::Hints)?.is_none()
             && first(Family::Vnodes)?.is_none())
+    }
+
+    /// What waits for the disk; to be called by one who looks again and again.
+    pub fn look_at_queue(&self) -> CommitLook {
+        self.commits.look()
     }
 
     /// What the commit thread has done.
