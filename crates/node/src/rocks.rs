@@ -16,16 +16,16 @@ mod run;
 mod store;
 mod sweep;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod trouble;
 mod watch;
 mod wreck;
 
-pub use self::{
-    store::{CommitFigures, OpenError, RocksStore},
-    trouble::Trouble,
-};
 pub(crate) use self::{
     store::Replacement,
     wreck::{Salvaged, Wreck},
+};
+pub use self::{
+    store::{CommitFigures, OpenError, RocksStore},
+    trouble::Trouble,
 };

@@ -27,7 +27,7 @@ use anello_replica::{
     placement::View,
     replica::{self, ReplicaActor, ReplicaConfig, ReplicaParts},
     store::{
-        CachedRead, Commit, CommitDone, MemoryStore, Store, NotTaken, StoreError, StoreEstimate,
+        CachedRead, Commit, CommitDone, MemoryStore, NotTaken, Store, StoreError, StoreEstimate,
         VnodeRecord,
     },
 };

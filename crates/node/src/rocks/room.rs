@@ -171,7 +171,9 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_told_by_the_sentence() {
-        assert!(is_no_space("IO error: No space left on device: While appending to file: db/4.log"));
+        assert!(is_no_space(
+            "IO error: No space left on device: While appending to file: db/4.log"
+        ));
         assert!(!is_no_space("IO error: Input/output error: While pread"));
     }
 }

@@ -38,8 +38,10 @@ impl Watch {
         let ends = Arc::<(Mutex<bool>, Condvar)>::default();
         let thread = thread::Builder::new().name("disk".into()).spawn({
             let ends = Arc::clone(&ends);
-            move || while !waited_for_end(&ends) {
-                watcher.look();
+            move || {
+                while !waited_for_end(&ends) {
+                    watcher.look();
+                }
             }
         })?;
         Ok(Self { ends, thread: Some(thread) })

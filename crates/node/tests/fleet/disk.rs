@@ -51,7 +51,8 @@ impl Drop for SmallDisk {
 
 /// The largest file of a directory with that ending.
 pub fn largest(dir: &Path, ending: &str) -> PathBuf {
-    let files = fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
+    let files =
+        fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
     let files = files.filter(|path| path.extension().is_some_and(|found| found == ending));
     let size = |path: &PathBuf| fs::metadata(path).expect("its size").len();
     files.max_by_key(size).unwrap_or_else(|| panic!("no .{ending} in {}", dir.display()))

@@ -10,7 +10,7 @@ use std::{
 use anello_protocol::{id::PartitionId, key::DataKey, version::Versions};
 
 use super::{
-    CachedRead, Commit, CommitDone, Store, NotTaken, StoreError, StoreEstimate, VnodeRecord,
+    CachedRead, Commit, CommitDone, NotTaken, Store, StoreError, StoreEstimate, VnodeRecord,
 };
 
 /// See the head of this file.

@@ -290,8 +290,7 @@ fn commits_that_fail_together_end_one_incarnation() {
 
 #[test]
 fn what_the_store_did_not_take_never_was() {
-    for (why, refusal) in
-        [(NotTaken::Busy, Refusal::Busy), (NotTaken::DiskFull, Refusal::DiskFull)]
+    for (why, refusal) in [(NotTaken::Busy, Refusal::Busy), (NotTaken::DiskFull, Refusal::DiskFull)]
     {
         let mut bench = Bench::new();
         let token = bench.ask(Request::Mint(mint(&key("k"), 1, &Context::new(), SIBLINGS)));
