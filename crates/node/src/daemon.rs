@@ -9,16 +9,13 @@
 //! ```
 //!
 //! One deadline holds for the whole end; what has not ended by then is cut off, with a log line.
-//!
-//! A store that is damaged, or has stopped writing, ends everything in the same order, and all is started
-//! again: damaged stores are set aside on the way. To whoever started the node it is the same node.
 
 use std::{
     collections::BTreeSet,
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
     num::NonZero,
-    sync::{Arc, mpsc::SyncSender},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -42,11 +39,11 @@ use crate::{
     credentials::Credentials,
     data_dir::{DataDir, Identity as Owner},
     holdings::NodeHoldings,
-    mending::{self, Opened, open_store},
-    node::{StartError, Started},
+    mending::{Opened, open_store},
+    node::StartError,
     open_files,
     readiness::Readiness,
-    rocks::{RocksStore, Trouble},
+    rocks::RocksStore,
     routes::{MembershipRefs, Routes},
     salvage::Salvage,
     status::{self, Status},
@@ -56,117 +53,24 @@ use crate::{
 const STOP_MAX: Duration = Duration::from_secs(10);
 /// The last of it, in which no request is waited for any more: for closing connections and the store.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
-/// How long a start may be tried anew that follows the end of the node's former self.
-const RESTART_MAX: Duration = Duration::from_secs(10);
-const RESTART_PAUSE: Duration = Duration::from_millis(100);
 /// Between two looks at whether the store is still in use.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Runs a node until it is asked to stop; says over `started` whether it runs.
-pub(crate) fn run(
-    mut config: Config,
-    credentials: Credentials,
-    readiness: Readiness,
-    mut asked_to_stop: oneshot::Receiver<()>,
-    started: &SyncSender<Result<Started, StartError>>,
-) {
-    let (failure_in, failure) = watch::channel(None);
-    let failure_in = Arc::new(failure_in);
-    let mut is_started = false;
-    let mut restart_by = None;
-    loop {
-        let run = run_once(&mut config, &credentials, &readiness, &failure_in, async |daemon| {
-            if !is_started {
-                let (quic, http) = (daemon.listener.local_address(), daemon.http);
-                // Whoever started the node has its handle, or has gone and stops it by that.
-                let _ = started.send(Ok(Started { quic, http, failure: failure.clone() }));
-                is_started = true;
-            }
-            tokio::select! {
-                // Dropping the sender asks as well.
-                _ = &mut asked_to_stop => None,
-                trouble = in_trouble(&daemon.store) => Some(trouble),
-            }
-        });
-        match run {
-            Ok(None) => return,
-            Ok(Some(Trouble::Damaged(_) | Trouble::Stuck(_))) => {
-                restart_by = Some(Instant::now() + RESTART_MAX);
-            }
-            Err(error) => {
-                // Its former self may have to let go of a port or of the directory yet.
-                let may_pass = matches!(error, StartError::Listen { .. } | StartError::DataDir(_));
-                if !may_pass || restart_by.is_none_or(|end| Instant::now() >= end) {
-                    match is_started {
-                        true => drop(failure_in.send_replace(Some(error.to_string()))),
-                        false => drop(started.send(Err(error))),
-                    }
-                    return;
-                }
-                thread::sleep(RESTART_PAUSE);
-            }
-        }
-        if !matches!(asked_to_stop.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
-            return;
-        }
-    }
-}
-
-/// Runs it once, until `end` comes to an end, whose outcome is returned.
-fn run_once(
-    config: &mut Config,
-    credentials: &Credentials,
-    readiness: &Readiness,
-    failure: &Arc<watch::Sender<Option<String>>>,
-    end: impl AsyncFnOnce(&Daemon) -> Option<Trouble>,
-) -> Result<Option<Trouble>, StartError> {
-    let (stopped, trouble) = actix::System::new().block_on(async {
-        let daemon = Daemon::start(config, credentials, readiness, failure).await?;
-        // The next start is where the others, and clients, know the node to be.
-        (config.listen.http, config.listen.quic) = (daemon.http, daemon.listener.local_address());
-        let trouble = end(&daemon).await;
-        if let Some(trouble) = &trouble {
-            readiness.set(false);
-            tracing::warn!("starting again");
-            if let Trouble::Damaged(what) = trouble {
-                mending::note(&config.node.data_dir, what)?;
-            }
-        }
-        Ok::<_, StartError>((daemon.stop().await, trouble))
-    })?;
-    // All that ran on this thread is gone.
-    match stopped.close() {
-        false if trouble.is_some() => {
-            Err(StartError::Broken("the store is in trouble, and something still uses it".into()))
-        }
-        _ => Ok(trouble),
-    }
-}
-
-/// Waits until the store is in trouble.
-async fn in_trouble(store: &RocksStore) -> Trouble {
-    let mut told = store.trouble();
-    match told.wait_for(Option::is_some).await {
-        Ok(trouble) => trouble.clone().expect("it was waited for"),
-        Err(_) => unreachable!("the store tells as long as it is there"),
-    }
-}
-
 /// A node that runs.
-struct Daemon {
-    listener: Listener,
-    http: SocketAddr,
+pub(crate) struct Daemon {
+    pub(crate) listener: Listener,
+    pub(crate) http: SocketAddr,
     /// What can be read of damaged stores is being brought back.
     salvage: Option<JoinHandle<()>>,
     arbiters: Vec<Arbiter>,
     gossip: Addr<GossipActor>,
     gossip_peers: Peers,
-    store: Arc<RocksStore>,
+    pub(crate) store: Arc<RocksStore>,
     data_dir: DataDir,
 }
 
 /// A node of which only its store is left.
-struct Stopped {
+pub(crate) struct Stopped {
     store: Arc<RocksStore>,
     /// Held until the store is closed.
     data_dir: DataDir,
@@ -174,7 +78,8 @@ struct Stopped {
 }
 
 impl Daemon {
-    async fn start(
+    /// Starts everything in order.
+    pub(crate) async fn start(
         config: &Config,
         credentials: &Credentials,
         readiness: &Readiness,
@@ -268,7 +173,7 @@ impl Daemon {
     }
 
     /// Ends it within its time.
-    async fn stop(self) -> Stopped {
+    pub(crate) async fn stop(self) -> Stopped {
         let deadline = Instant::now() + STOP_MAX;
         let requests_end = deadline - CLOSE_MAX;
         tracing::info!("stopping: no more requests are taken");
@@ -331,7 +236,7 @@ async fn end_arbiters(arbiters: Vec<Arbiter>, deadline: Instant) -> bool {
 
 impl Stopped {
     /// Closes the store, then gives the data directory back; whether it could be closed.
-    fn close(self) -> bool {
+    pub(crate) fn close(self) -> bool {
         let figures = self.store.figures();
         let is_closed = close(self.store, self.deadline);
         if is_closed {

@@ -242,3 +242,122 @@ fn kept(aside: &Path, name: String) -> (Replacement, Option<Vec<u8>>) {
 fn sync(dir: &Path) -> io::Result<()> {
     fs::File::open(dir)?.sync_all()
 }
+
+#[cfg(test)]
+mod tests {
+    use anello_gossip::MembershipStore;
+    use anello_protocol::id::PartitionId;
+    use anello_replica::store::{Store, VnodeRecord};
+
+    use super::*;
+    use crate::{
+        data_dir::tests::identity,
+        rocks::tests::{disk, key, versions, write_with},
+    };
+
+    const RECORD: VnodeRecord = VnodeRecord {
+        incarnation: anello_protocol::causality::Incarnation(77),
+        births_reserved: 1024,
+    };
+
+    /// A data directory whose store holds a key, a vnode's record and a membership record.
+    fn used() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut data_dir = open_dir(&dir);
+        let opened = open_store(&data_dir, Durability::Sync, 256).expect("opens");
+        data_dir.adopt(opened.is_empty).expect("empty");
+        write_with(&opened.store, &key(1, 1), versions(1, 10), Some(RECORD));
+        let (told, outcome) = std::sync::mpsc::channel();
+        opened.store.save(b"member".to_vec(), Box::new(move |saved| drop(told.send(saved))));
+        assert_eq!(outcome.recv(), Ok(Ok(())));
+        dir
+    }
+
+    fn open_dir(dir: &tempfile::TempDir) -> DataDir {
+        DataDir::open(dir.path(), identity("n", "a")).expect("free")
+    }
+
+    /// What a mended directory is like, wherever the mending was cut off.
+    fn check_mended(dir: &tempfile::TempDir) {
+        let Opened { store, .. } =
+            open_store(&open_dir(dir), Durability::Sync, 256).expect("opens");
+        assert!(!is_noted(dir.path()));
+        assert!(dir.path().join("db.damaged-1").exists() && !dir.path().join(FRESH).exists());
+        assert!(!dir.path().join("db.damaged-2").exists(), "it is done once");
+        assert_eq!(store.load(), Ok(Some(b"member".to_vec())), "it is the member that it was");
+        let vnode = store.load_vnode(PartitionId(0));
+        assert_eq!(vnode, Ok(None), "every vnode begins a new incarnation");
+        let replacement = store.replacement().expect("read").expect("it replaces another");
+        assert_eq!(replacement.damaged, ["db.damaged-1"]);
+        assert!(!replacement.lost_membership);
+        let wreck = Wreck::open(&dir.path().join("db.damaged-1")).expect("opens");
+        assert_eq!(wreck.step(&[]).entries, [(key(1, 1), versions(1, 10))]);
+    }
+
+    #[test]
+    fn a_mending_that_is_cut_off_goes_on_wherever_that_was() {
+        type Cut = fn(&Path);
+        let cuts: [(&str, Cut); 4] = [
+            ("noted", |_| ()),
+            ("set aside", |dir| {
+                fs::rename(dir.join(STORE), dir.join("db.damaged-1")).expect("renamed");
+            }),
+            ("half made", |dir| {
+                fs::rename(dir.join(STORE), dir.join("db.damaged-1")).expect("renamed");
+                fs::create_dir(dir.join(FRESH)).expect("made");
+                fs::write(dir.join(FRESH).join("CURRENT"), "MANIFEST-").expect("written");
+            }),
+            ("in place", |dir| {
+                let note = fs::read(dir.join(DAMAGE)).expect("noted");
+                mend(dir, Durability::Sync, 256).expect("mended");
+                fs::write(dir.join(DAMAGE), note).expect("written");
+            }),
+        ];
+        for (name, cut) in cuts {
+            println!("cut off when it was {name}");
+            let dir = used();
+            note(dir.path(), "a checksum differs").expect("noted");
+            cut(dir.path());
+            check_mended(&dir);
+            check_mended(&dir);
+        }
+    }
+
+    /// What comes to light behind a damaged log may be older than what the node has voted on since: such a
+    /// record is not gone on from as it is, and this one can't be read any further.
+    #[test]
+    fn a_membership_record_from_behind_a_damaged_log_is_not_trusted() {
+        let dir = used();
+        let log = disk::largest(&dir.path().join(STORE), "log");
+        disk::damage(&log, 1, 4);
+        let Opened { store, .. } =
+            open_store(&open_dir(&dir), Durability::Sync, 256).expect("mended");
+        assert_eq!(store.load(), Ok(None));
+        let replacement = store.replacement().expect("read").expect("it replaces another");
+        assert!(replacement.lost_membership);
+    }
+
+    #[test]
+    fn a_store_that_is_damaged_again_before_it_is_salvaged_forgets_neither() {
+        let dir = used();
+        for _ in 0..2 {
+            note(dir.path(), "a checksum differs").expect("noted");
+            drop(open_store(&open_dir(&dir), Durability::Sync, 256).expect("mended"));
+        }
+        let Opened { store, .. } =
+            open_store(&open_dir(&dir), Durability::Sync, 256).expect("opens");
+        let replacement = store.replacement().expect("read").expect("it replaces others");
+        assert_eq!(replacement.damaged, ["db.damaged-1", "db.damaged-2"]);
+    }
+
+    #[test]
+    fn what_is_no_damage_sets_nothing_aside() {
+        let dir = used();
+        let held = RocksStore::open(&dir.path().join(STORE), Durability::Sync, 256).expect("opens");
+        let refused = open_store(&open_dir(&dir), Durability::Sync).map(drop).expect_err("in use");
+        assert!(matches!(refused, StartError::Store(OpenError::Database { .. })), "{refused}");
+        drop(held);
+        assert!(!is_noted(dir.path()) && !dir.path().join("db.damaged-1").exists());
+        assert!(open_store(&open_dir(&dir), Durability::Sync).is_ok());
+    }
+}

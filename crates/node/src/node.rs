@@ -17,8 +17,8 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     config::{Config, ConfigError, Problem},
     credentials::Credentials,
-    daemon,
     data_dir::{DataDir, DataDirError, Identity},
+    lives,
     mending::MendError,
     readiness::Readiness,
     rocks::OpenError,
@@ -123,7 +123,7 @@ impl Node {
         let (started_in, started) = mpsc::sync_channel(1);
         let run = {
             let readiness = readiness.clone();
-            move || daemon::run(config, credentials, readiness, asked_to_stop, &started_in)
+            move || lives::run(config, credentials, readiness, asked_to_stop, &started_in)
         };
         let name = thread::Builder::new().name("control".into());
         let thread = name.spawn(run).map_err(StartError::Runtime)?;

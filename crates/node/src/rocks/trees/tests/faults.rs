@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::rocks::{
     commit::{Sink, Submission},
-    store::DatabaseSink,
+    shared::DatabaseSink,
 };
 
 /// What becomes of the next groups.
