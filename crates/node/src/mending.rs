@@ -354,10 +354,11 @@ mod tests {
     fn what_is_no_damage_sets_nothing_aside() {
         let dir = used();
         let held = RocksStore::open(&dir.path().join(STORE), Durability::Sync, 256).expect("opens");
-        let refused = open_store(&open_dir(&dir), Durability::Sync).map(drop).expect_err("in use");
+        let refused =
+            open_store(&open_dir(&dir), Durability::Sync, 256).map(drop).expect_err("in use");
         assert!(matches!(refused, StartError::Store(OpenError::Database { .. })), "{refused}");
         drop(held);
         assert!(!is_noted(dir.path()) && !dir.path().join("db.damaged-1").exists());
-        assert!(open_store(&open_dir(&dir), Durability::Sync).is_ok());
+        assert!(open_store(&open_dir(&dir), Durability::Sync, 256).is_ok());
     }
 }

@@ -141,7 +141,7 @@ mod tests {
     use std::{fs, path::PathBuf};
 
     use anello_protocol::id::PartitionId;
-    use anello_replica::store::{Commit, Store};
+    use anello_replica::store::{Commit, Store, Summary};
 
     use super::*;
     use crate::{
@@ -163,6 +163,7 @@ mod tests {
                 partition: PartitionId(0),
                 key,
                 versions: versions.into(),
+                replaced: Summary::default(),
                 vnode_record: None,
             };
             store.commit(commit, Box::new(|_| ())).expect("room");
@@ -228,7 +229,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let db = in_tables(&dir);
         fs::remove_file(disk::largest(&db, "sst")).expect("removed");
-        let opened = RocksStore::open(&db, Durability::Sync);
+        let opened = RocksStore::open(&db, Durability::Sync, 256);
         assert!(matches!(opened, Err(crate::rocks::OpenError::Corrupt { .. })));
         let wreck = Wreck::open(&db).expect("opens");
         assert!(!wreck.is_whole());
@@ -241,7 +242,7 @@ mod tests {
         let db = in_tables(&dir);
         damage(&db, &[(1, 2)]);
         let store =
-            RocksStore::open(&db, Durability::Sync).expect("opens: no block is read for it");
+            RocksStore::open(&db, Durability::Sync, 256).expect("opens: no block is read for it");
         let trouble = store.trouble();
         assert_eq!(*trouble.borrow(), None);
         let failed = (0..=ENTRIES).filter(|number| match store.read(&key(1, *number)) {
