@@ -1,6 +1,7 @@
 //! Finding and mending what differs between replicas, by Merkle trees; and forgetting what was deleted,
 //! once every replica has confirmed it.
 
+mod clock;
 pub mod purge;
 pub mod quarantine;
 pub mod store;

@@ -24,6 +24,7 @@
 //!
 //! While it lasts nothing is saved of being alive, so that another start begins it anew.
 
+mod actor;
 mod verdict;
 
 #[cfg(test)]
@@ -42,6 +43,10 @@ use anello_protocol::{
 };
 use anello_ring::view::View;
 
+pub use actor::{
+    ClusterChanged, InStep, PeerQuarantined, QuarantineActor, QuarantineParts, ReachabilityChanged,
+    Stop,
+};
 pub use verdict::{Lone, Others, Verdict, verdict};
 
 /// How often is saved that the node is alive, and looked whether it stood still.

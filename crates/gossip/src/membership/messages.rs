@@ -50,6 +50,9 @@ pub enum Input {
         /// The change.
         request: AlterKeyspace,
     },
+    /// Why what the node holds must be shown to nobody, if it must not: then it doesn't serve. It is a
+    /// member all the same.
+    Unfit(Option<String>),
     /// The node shuts down: its peers are told.
     Departing,
 }
