@@ -17,5 +17,6 @@ pub use actor::{
 pub use events::{CommitNumber, CommitOutcome, Effect, Input, Reply, Request, Token};
 pub(crate) use issuer::Issuer;
 pub(crate) use key::join;
+pub(crate) use machine::refusal_of;
 pub use machine::{Replica, ReplicaConfig};
 pub(crate) use mint::{Follows, Mint, context_of_known, mint};

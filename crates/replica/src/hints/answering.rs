@@ -178,5 +178,6 @@ fn verdict(outcome: &Result<Incoming, CallFailure>) -> Verdict {
         | Refusal::TooManySiblings(_)
         | Refusal::Quarantined
         | Refusal::HintsFull => Verdict::OneFailed,
+        Refusal::DiskFull => Verdict::AllFailed(Duration::ZERO),
     }
 }

@@ -286,10 +286,10 @@ impl HintStore {
                 self.close_if_settled(place);
                 None
             }
-            CommitOutcome::NotTaken => {
+            CommitOutcome::NotTaken(why) => {
                 replies.extend(self.withdraw_from(place, number));
                 self.close_if_settled(place);
-                Some(Refusal::Busy)
+                Some(replica::refusal_of(why))
             }
             CommitOutcome::Failed(sentence) => {
                 let open = self.open(place);
@@ -338,7 +338,7 @@ impl HintStore {
                 self.owner(&place.0).count(weight, None, 0);
                 self.reopen(now, place, OpenHint::new(None), queue);
             }
-            CommitOutcome::NotTaken => {
+            CommitOutcome::NotTaken(_) => {
                 let hint = Arc::unwrap_or_clone(hint);
                 self.reopen(now, place, OpenHint::new(Some(hint)), queue);
             }
