@@ -24,7 +24,7 @@ use actix::{Actor, Addr};
 use anello_gateway::{Acceptor, Limits};
 use anello_gossip::{Depart, GossipActor, MembershipConfig, MembershipStore, Timing};
 use anello_protocol::cluster::{Member, MemberState};
-use anello_replica::store::Store;
+use anello_replica::hints::store::HintShelf;
 use anello_transport::{ActorRef, Listener, ListenerConfig, Peers, PeersConfig, Worker};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -46,7 +46,8 @@ use crate::{
     rocks::RocksStore,
     routes::{MembershipRefs, Routes},
     salvage::Salvage,
-    status::{self, Status},
+    status::{self, Sources, Status},
+    steward::{Memory, Steward, StewardParts},
 };
 
 /// How long the end may take, all in all.
@@ -63,6 +64,7 @@ pub(crate) struct Daemon {
     /// What can be read of damaged stores is being brought back.
     salvage: Option<JoinHandle<()>>,
     arbiters: Vec<Arbiter>,
+    steward: Steward,
     gossip: Addr<GossipActor>,
     gossip_peers: Peers,
     pub(crate) store: Arc<RocksStore>,
@@ -101,12 +103,20 @@ impl Daemon {
         let (ask, questions) = status::questions();
         let routes = Routes::new(config.cluster.partitions, ask);
         let arbiters = start_arbiters(config, credentials, &store, &routes, &status).await?;
-        let coordinators = arbiters.iter().map(|arbiter| arbiter.coordinator.clone()).collect();
+        let coordinators =
+            arbiters.iter().map(|arbiter| arbiter.refs.coordinator.clone()).collect();
         routes.set_coordinators(coordinators);
-        let in_flight = arbiters.iter().map(|arbiter| arbiter.in_flight.clone()).collect();
-        let figures: Arc<dyn Store> = Arc::clone(&store) as _;
-        let node = config.node.id.clone();
-        actix::spawn(status::answer(questions, node, Arc::clone(&status), figures, in_flight));
+        let (unfit_in, unfit) = mpsc::unbounded_channel();
+        let steward = start_steward(config, credentials, &store, &routes, unfit_in).await?;
+        let sources = Sources {
+            node: config.node.id.clone(),
+            status: Arc::clone(&status),
+            store: Arc::clone(&store),
+            coordinators: arbiters.iter().map(|arbiter| arbiter.refs.in_flight.clone()).collect(),
+            arbiters: arbiters.iter().map(|arbiter| arbiter.thread.orders.clone()).collect(),
+            steward: steward.figures.clone(),
+        };
+        actix::spawn(status::answer(questions, sources));
 
         drop(quic_port);
         let listener = listen_quic(config, credentials, &routes, &arbiters).await?;
@@ -121,7 +131,8 @@ impl Daemon {
         let gossip_peers = Peers::new(credentials.identity.clone(), PeersConfig::default());
         let gossip_peers = gossip_peers.map_err(StartError::Runtime)?;
         let (events_in, events) = mpsc::unbounded_channel();
-        let holdings = NodeHoldings { store: Arc::clone(&store), arbiters: orders(&arbiters) };
+        let holdings =
+            NodeHoldings { store: Arc::clone(&store), threads: orders(&arbiters, &steward) };
         let gossip = GossipActor::new(
             membership,
             Arc::clone(&store) as Arc<dyn MembershipStore>,
@@ -141,16 +152,18 @@ impl Daemon {
         let (views_in, views) = watch::channel(None);
         let conductor = Conductor {
             node: config.node.id.clone(),
-            arbiters: orders(&arbiters),
-            peers: arbiters.iter().map(|arbiter| arbiter.peers.clone()).collect(),
+            threads: orders(&arbiters, &steward),
+            peers: peers_of(&arbiters, &steward),
             store: Arc::clone(&store),
             readiness: readiness.clone(),
             status,
             failure: Arc::clone(failure),
             views: views_in,
             known: BTreeSet::new(),
+            gossip: gossip.clone(),
+            is_unfit: false,
         };
-        actix::spawn(conductor.run(events));
+        actix::spawn(conductor.run(events, unfit));
         let salvage = Salvage {
             node: config.node.id.clone(),
             data_dir: data_dir.path().into(),
@@ -165,6 +178,7 @@ impl Daemon {
             http: http_address,
             salvage,
             arbiters,
+            steward,
             gossip,
             gossip_peers,
             store,
@@ -177,7 +191,7 @@ impl Daemon {
         let deadline = Instant::now() + STOP_MAX;
         let requests_end = deadline - CLOSE_MAX;
         tracing::info!("stopping: no more requests are taken");
-        let Self { listener, arbiters, gossip, gossip_peers, store, data_dir, .. } = self;
+        let Self { listener, arbiters, steward, gossip, gossip_peers, store, data_dir, .. } = self;
         if let Some(salvage) = self.salvage {
             salvage.abort();
         }
@@ -185,7 +199,7 @@ impl Daemon {
             .iter()
             .map(|arbiter| {
                 let (done, drained) = oneshot::channel();
-                arbiter.tell(Order::Drain(done));
+                arbiter.thread.tell(Order::Drain(done));
                 drained
             })
             .collect();
@@ -212,8 +226,10 @@ impl Daemon {
                 tracing::warn!("requests over {what} were cut off: they did not end in time");
             }
         }
-        arbiters.iter().for_each(|arbiter| arbiter.tell(Order::Stop));
-        let ((), all_ended) = tokio::join!(gossip_peers.close(), end_arbiters(arbiters, deadline));
+        arbiters.iter().for_each(|arbiter| arbiter.thread.tell(Order::Stop));
+        steward.thread.tell(Order::Stop);
+        let ((), all_ended) =
+            tokio::join!(gossip_peers.close(), end_threads(arbiters, steward, deadline));
         // A thread that is left may still write, which a clean end denies.
         if all_ended && let Err(reason) = store.end() {
             tracing::error!("the store did not end cleanly: {reason}");
@@ -223,11 +239,13 @@ impl Daemon {
 }
 
 /// Waits for all of them, which were told to stop; whether they have ended in time.
-async fn end_arbiters(arbiters: Vec<Arbiter>, deadline: Instant) -> bool {
+async fn end_threads(arbiters: Vec<Arbiter>, steward: Steward, deadline: Instant) -> bool {
     let mut all_ended = true;
-    for (number, arbiter) in arbiters.into_iter().enumerate() {
-        if !arbiter.ended(deadline).await {
-            tracing::warn!("arbiter {number} was cut off: it did not end in time");
+    let named = arbiters.into_iter().enumerate();
+    let named = named.map(|(number, arbiter)| (format!("arbiter {number}"), arbiter.thread));
+    for (name, thread) in named.chain([("the steward".into(), steward.thread)]) {
+        if !thread.ended(deadline).await {
+            tracing::warn!("{name} was cut off: it did not end in time");
             all_ended = false;
         }
     }
@@ -314,6 +332,32 @@ async fn start_arbiters(
     Ok(arbiters)
 }
 
+/// Starts what goes on behind requests, from what the store remembers of it.
+async fn start_steward(
+    config: &Config,
+    credentials: &Credentials,
+    store: &Arc<RocksStore>,
+    routes: &Routes,
+    unfit: mpsc::UnboundedSender<Option<String>>,
+) -> Result<Steward, StartError> {
+    let memory = Memory {
+        shelved: HintShelf::load(&**store)
+            .map_err(|error| StartError::Broken(error.to_string()))?,
+        last_alive: store.last_alive().map_err(StartError::Broken)?,
+        was_restored: store.was_restored().map_err(StartError::Broken)?,
+    };
+    let parts = StewardParts {
+        node: config.node.id.clone(),
+        identity: credentials.identity.clone(),
+        store: Arc::clone(store),
+        routes: routes.clone(),
+        hints: config.hints.clone(),
+        memory,
+        unfit,
+    };
+    Steward::start(parts).await
+}
+
 /// Listens for nodes and clients; each arbiter answers what comes over its share of the connections.
 async fn listen_quic(
     config: &Config,
@@ -322,14 +366,14 @@ async fn listen_quic(
     arbiters: &[Arbiter],
 ) -> Result<Listener, StartError> {
     let workers = arbiters.iter().enumerate().map(|(number, arbiter)| Worker {
-        runtime: arbiter.runtime.clone(),
+        runtime: arbiter.refs.runtime.clone(),
         router: routes.router(number),
     });
     let workers: Vec<_> = workers.collect();
     let (address, identity) = (config.listen.quic, credentials.identity.clone());
     // On an arbiter, not on this thread: every packet would be handed over from here, and to wake a
     // thread costs more than to carry out a read.
-    let runtime = arbiters.first().map(|arbiter| arbiter.runtime.clone());
+    let runtime = arbiters.first().map(|arbiter| arbiter.refs.runtime.clone());
     let runtime = runtime.ok_or_else(|| StartError::Broken("there is no arbiter".into()))?;
     let bind = async move { Listener::bind(address, identity, workers, ListenerConfig::default()) };
     let bound = runtime.spawn(bind).await;
@@ -349,15 +393,21 @@ async fn serve_http(
     for (acceptor, arbiter) in acceptors.map_err(StartError::Runtime)?.into_iter().zip(arbiters) {
         let (done, started) = oneshot::channel();
         let serving = Serving { acceptor, tls: credentials.https.clone() };
-        arbiter.tell(Order::Serve(Box::new(serving), done));
+        arbiter.thread.tell(Order::Serve(Box::new(serving), done));
         let ended = |_| StartError::Broken("an arbiter ended".into());
         started.await.map_err(ended)?.map_err(StartError::Runtime)?;
     }
     Ok(())
 }
 
-fn orders(arbiters: &[Arbiter]) -> Vec<mpsc::UnboundedSender<Order>> {
-    arbiters.iter().map(|arbiter| arbiter.orders.clone()).collect()
+fn orders(arbiters: &[Arbiter], steward: &Steward) -> Vec<mpsc::UnboundedSender<Order>> {
+    let arbiters = arbiters.iter().map(|arbiter| arbiter.thread.orders.clone());
+    arbiters.chain([steward.thread.orders.clone()]).collect()
+}
+
+fn peers_of(arbiters: &[Arbiter], steward: &Steward) -> Vec<Peers> {
+    let arbiters = arbiters.iter().map(|arbiter| arbiter.refs.peers.clone());
+    arbiters.chain([steward.peers.clone()]).collect()
 }
 
 /// Who the node is to its cluster. What is advertised is what was bound, unless the settings say

@@ -37,6 +37,8 @@ pub mod rocks;
 mod routes;
 mod salvage;
 mod status;
+mod steward;
+mod thread;
 
 pub use data_dir::DataDirError;
 pub use mending::MendError;

@@ -16,6 +16,7 @@ mod keeper;
 mod keys;
 mod layout;
 mod leaves;
+mod memory;
 mod options;
 mod recent;
 mod room;

@@ -10,9 +10,11 @@ use anello_protocol::{
     key::KeyHash,
     message::{
         Message,
-        admin::{AlterKeyspace, DescribeCluster, DescribeNode, FetchCluster},
+        admin::{AlterKeyspace, DescribeCluster, DescribeNode, FetchCluster, StartRepair},
         client::{Get, LocateKey, Write},
         gossip::GossipPacket,
+        hint::{CheckHints, MarkForRepair, MintHint, ReadHints, RequestCredit, StoreHint},
+        repair::{CompareKeys, CompareRanges, CompareRoots, PurgeVersions},
         replica::{
             ForwardWrite, MintVersion, ReadVersions, Refusal, RelayVersions, RelayedAck,
             StoreVersions,
@@ -27,6 +29,7 @@ pub(crate) struct VnodeRefs {
     pub(crate) read: ActorRef<ReadVersions>,
     pub(crate) store: ActorRef<StoreVersions>,
     pub(crate) mint: ActorRef<MintVersion>,
+    pub(crate) purge: ActorRef<PurgeVersions>,
 }
 
 /// One coordinator of this node.
@@ -38,6 +41,21 @@ pub(crate) struct CoordinatorRefs {
     pub(crate) forward: ActorRef<ForwardWrite>,
     pub(crate) relay: ActorRef<RelayVersions>,
     pub(crate) acked: ActorRef<RelayedAck>,
+}
+
+/// What goes on behind requests: hints, comparing, forgetting.
+#[derive(Clone, Debug)]
+pub(crate) struct StewardRefs {
+    pub(crate) keep_hint: ActorRef<StoreHint>,
+    pub(crate) read_hints: ActorRef<ReadHints>,
+    pub(crate) mint_hint: ActorRef<MintHint>,
+    pub(crate) check_hints: ActorRef<CheckHints>,
+    pub(crate) credit: ActorRef<RequestCredit>,
+    pub(crate) mark: ActorRef<MarkForRepair>,
+    pub(crate) roots: ActorRef<CompareRoots>,
+    pub(crate) ranges: ActorRef<CompareRanges>,
+    pub(crate) keys: ActorRef<CompareKeys>,
+    pub(crate) repair: ActorRef<StartRepair>,
 }
 
 /// The node's membership.
@@ -59,6 +77,7 @@ struct Inner {
     vnodes: RwLock<Arc<[Option<VnodeRefs>]>>,
     coordinators: OnceLock<Vec<CoordinatorRefs>>,
     membership: OnceLock<MembershipRefs>,
+    steward: OnceLock<StewardRefs>,
     status: ActorRef<DescribeNode>,
 }
 
@@ -71,6 +90,7 @@ impl Routes {
             vnodes: RwLock::new(none),
             coordinators: OnceLock::new(),
             membership: OnceLock::new(),
+            steward: OnceLock::new(),
             status,
         }))
     }
@@ -84,6 +104,11 @@ impl Routes {
     /// The membership. To be called once.
     pub(crate) fn set_membership(&self, membership: MembershipRefs) {
         let _ = self.0.membership.set(membership);
+    }
+
+    /// What goes on behind requests. To be called once.
+    pub(crate) fn set_steward(&self, steward: StewardRefs) {
+        let _ = self.0.steward.set(steward);
     }
 
     /// Adds vnodes.
@@ -107,6 +132,16 @@ impl Routes {
         Router::builder()
             .serve(self.read())
             .serve(self.store())
+            .serve(self.purge())
+            .serve(self.keep_hint())
+            .serve(self.read_hints())
+            .serve(self.check_hints())
+            .serve(self.to_steward(|refs| &refs.credit))
+            .serve(self.to_steward(|refs| &refs.mark))
+            .serve(self.to_steward(|refs| &refs.roots))
+            .serve(self.to_steward(|refs| &refs.ranges))
+            .serve(self.to_steward(|refs| &refs.keys))
+            .serve(self.repair())
             .serve(self.get())
             .serve(self.write())
             .serve(self.to(move |routes, _: &LocateKey| {
@@ -147,6 +182,37 @@ impl Routes {
     pub(crate) fn mint(&self) -> ActorRef<MintVersion> {
         let key = |message: &MintVersion| message.key.hash;
         self.to_vnode(key, |vnode| &vnode.mint, Err)
+    }
+
+    /// To the vnode of the key.
+    pub(crate) fn purge(&self) -> ActorRef<PurgeVersions> {
+        let key = |message: &PurgeVersions| message.key.hash;
+        self.to_vnode(key, |vnode| &vnode.purge, Err)
+    }
+
+    /// To the node's hint store.
+    pub(crate) fn keep_hint(&self) -> ActorRef<StoreHint> {
+        self.to_steward(|refs| &refs.keep_hint)
+    }
+
+    /// To the node's hint store.
+    pub(crate) fn read_hints(&self) -> ActorRef<ReadHints> {
+        self.to_steward(|refs| &refs.read_hints)
+    }
+
+    /// To the node's hint store.
+    pub(crate) fn mint_hint(&self) -> ActorRef<MintHint> {
+        self.to_steward(|refs| &refs.mint_hint)
+    }
+
+    /// To the node's hint store.
+    pub(crate) fn check_hints(&self) -> ActorRef<CheckHints> {
+        self.to_steward(|refs| &refs.check_hints)
+    }
+
+    /// To the node's anti-entropy.
+    pub(crate) fn repair(&self) -> ActorRef<StartRepair> {
+        self.to_steward(|refs| &refs.repair)
     }
 
     /// To the coordinator beside the vnode of the key.
@@ -225,6 +291,10 @@ impl Routes {
 
     fn to_membership<M: Message>(&self, part: fn(&MembershipRefs) -> &ActorRef<M>) -> ActorRef<M> {
         self.to(move |routes, _| routes.0.membership.get().map(|refs| part(refs).clone()))
+    }
+
+    fn to_steward<M: Message>(&self, part: fn(&StewardRefs) -> &ActorRef<M>) -> ActorRef<M> {
+        self.to(move |routes, _| routes.0.steward.get().map(|refs| part(refs).clone()))
     }
 
     fn to<M: Message>(

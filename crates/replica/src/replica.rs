@@ -12,7 +12,8 @@ mod mint;
 mod tests;
 
 pub use actor::{
-    ClusterChanged, Freeze, Frozen, Quarantine, ReplicaActor, ReplicaParts, Stop, Thaw,
+    ClusterChanged, CountWaiting, Freeze, Frozen, Quarantine, ReplicaActor, ReplicaParts, Stop,
+    Thaw,
 };
 pub use events::{CommitNumber, CommitOutcome, Effect, Input, Reply, Request, Token};
 pub(crate) use issuer::Issuer;

@@ -135,9 +135,19 @@ impl Shared {
         Ok(held)
     }
 
-    pub(super) fn begin(&self, run: &Run, forget_vnodes: bool) -> Result<(), rocksdb::Error> {
+    pub(super) fn begin(
+        &self,
+        run: &Run,
+        forget_vnodes: bool,
+        is_copy: bool,
+    ) -> Result<(), rocksdb::Error> {
         let mut batch = WriteBatch::default();
+        let meta = self.family(Family::Meta);
+        if is_copy {
+            batch.put_cf(meta, keys::RESTORED, []);
+        }
         if forget_vnodes {
+            batch.delete_cf(meta, keys::HINT_STORE);
             for entry in self.db.iterator_cf(self.family(Family::Vnodes), IteratorMode::Start) {
                 batch.delete_cf(self.family(Family::Vnodes), entry?.0);
             }

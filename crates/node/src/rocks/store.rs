@@ -176,7 +176,7 @@ impl RocksStore {
                  were acknowledged may be missing here until other replicas are asked"
             );
         }
-        shared.begin(&run, is_copy || may_have_lost).map_err(failed)?;
+        shared.begin(&run, is_copy || may_have_lost, is_copy).map_err(failed)?;
         let keeper = Keeper::new(&unsure);
         let sink = DatabaseSink { shared: Arc::clone(&shared), flagged: held.clone(), keeper };
         let commits = CommitThread::start(wrap(sink)).map_err(OpenError::Thread)?;
