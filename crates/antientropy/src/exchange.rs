@@ -141,7 +141,7 @@ impl Exchange {
             && self.frontier.is_empty()
             && self.by_keys.is_empty()
             && self.suspects.is_empty();
-        is_over.then(|| match self.is_unresolved {
+        is_over.then_some(match self.is_unresolved {
             true => Outcome::Unresolved,
             false => Outcome::InStep,
         })
