@@ -15,7 +15,8 @@ use std::{
 };
 
 use actix::{
-    Actor, ActorContext, AsyncContext, Context, Handler, MessageResult, SpawnHandle, StreamHandler,
+    Actor, ActorContext, AsyncContext, Context, Handler, MessageResult, Recipient, SpawnHandle,
+    StreamHandler,
 };
 use anello_protocol::{
     id::{NodeId, PartitionId},
@@ -37,6 +38,7 @@ use crate::{
     desk::AntiEntropyConfig,
     events::{Effect, Incoming, Input, Outgoing, Question, Reply, Report, Ticket, Token},
     machine::AntiEntropy,
+    quarantine::{InStep, PeerQuarantined},
     rounds::Progress,
     schedule::Pair,
     store::TreeStore,
@@ -59,6 +61,10 @@ pub struct MerkleParts {
     pub vnodes: VnodeRefs,
     /// How to reach the others.
     pub others: Box<dyn Fn(&NodeId) -> NodeRefs + Send>,
+    /// The node's quarantine.
+    pub in_step: Recipient<InStep>,
+    /// The node's quarantine.
+    pub peer_quarantined: Recipient<PeerQuarantined>,
 }
 
 /// The actor of anti-entropy. Answers [`CompareRoots`], [`CompareRanges`], [`CompareKeys`] and
@@ -69,6 +75,8 @@ pub struct MerkleActor {
     store: Arc<dyn TreeStore>,
     vnodes: VnodeRefs,
     others: Box<dyn Fn(&NodeId) -> NodeRefs + Send>,
+    in_step: Recipient<InStep>,
+    peer_quarantined: Recipient<PeerQuarantined>,
     known: HashMap<NodeId, NodeRefs>,
     begin: Instant,
     next_token: u64,
@@ -90,13 +98,16 @@ enum Waiting {
 impl MerkleActor {
     /// An actor that has not been told of any cluster yet.
     pub fn new(parts: MerkleParts) -> Self {
-        let MerkleParts { node, config, seed, store, vnodes, others } = parts;
+        let MerkleParts { node, config, seed, store, vnodes, others, in_step, peer_quarantined } =
+            parts;
         Self {
             anti_entropy: AntiEntropy::new(node.clone(), config, seed),
             node,
             store,
             vnodes,
             others,
+            in_step,
+            peer_quarantined,
             known: HashMap::new(),
             begin: Instant::now(),
             next_token: 0,
@@ -148,6 +159,12 @@ impl MerkleActor {
                 Effect::Look(ticket, what) => self.calls.look(ticket, self.store.clone(), what),
                 Effect::Reply(token, reply) => self.reply(token, reply),
                 Effect::Report(report) => log(&report),
+                Effect::InStep { keyspace, partition, peer } => {
+                    self.in_step.do_send(InStep { keyspace, partition, peer });
+                }
+                Effect::PeerQuarantined(peer) => {
+                    self.peer_quarantined.do_send(PeerQuarantined(peer))
+                }
             }
         }
         self.set_timer(context);

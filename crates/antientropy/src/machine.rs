@@ -196,6 +196,7 @@ impl AntiEntropy {
             } else {
                 let now = Some(wall_ms);
                 *pair = Pair { in_step_ms: now, caught_up_ms: now, differs: false };
+                self.desk.in_step(tree, peer);
             }
         }
     }
@@ -243,10 +244,13 @@ impl AntiEntropy {
         let wall_ms = self.desk.now.wall_ms;
         let Some(pair) = self.schedule.pair(&peer, tree) else { return };
         match outcome {
-            Some(Outcome::InStep) if is_one_way => pair.caught_up_ms = Some(wall_ms),
             Some(Outcome::InStep) => {
                 let now = Some(wall_ms);
-                *pair = Pair { in_step_ms: now, caught_up_ms: now, differs: false };
+                *pair = match is_one_way {
+                    true => Pair { caught_up_ms: now, ..*pair },
+                    false => Pair { in_step_ms: now, caught_up_ms: now, differs: false },
+                };
+                self.desk.in_step(tree, &peer);
             }
             Some(Outcome::Unresolved) => {
                 pair.differs = true;

@@ -24,7 +24,7 @@ use actix::{Actor, Addr};
 use anello_gateway::{Acceptor, Limits};
 use anello_gossip::{Depart, GossipActor, MembershipConfig, MembershipStore, Timing};
 use anello_protocol::cluster::{Member, MemberState};
-use anello_replica::hints::store::HintShelf;
+use anello_replica::hints::{HintStoreConfig, store::HintShelf};
 use anello_transport::{ActorRef, Listener, ListenerConfig, Peers, PeersConfig, Worker};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -351,7 +351,11 @@ async fn start_steward(
         identity: credentials.identity.clone(),
         store: Arc::clone(store),
         routes: routes.clone(),
-        hints: config.hints.clone(),
+        hints: HintStoreConfig {
+            age_max: Duration::from_secs(config.hints.age_max_s.into()),
+            bytes_max: config.hints.bytes_max,
+            ..HintStoreConfig::default()
+        },
         memory,
         unfit,
     };

@@ -300,6 +300,12 @@ impl RocksStore {
             && first(Family::Vnodes)?.is_none())
     }
 
+    /// Why data writes are refused, if they are.
+    pub fn read_only(&self) -> Option<String> {
+        let is_full = self.shared.room.is_full();
+        is_full.then(|| "the disk has too little room left; reads are served".into())
+    }
+
     /// What waits for the disk; to be called by one who looks again and again.
     pub fn look_at_queue(&self) -> CommitLook {
         self.commits.look()
