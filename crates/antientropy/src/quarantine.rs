@@ -70,8 +70,9 @@ pub enum Input {
         /// Whether it answers.
         reachable: bool,
     },
-    /// A comparison with a replica that serves, which began after [`Effect::Quarantine`], has ended with
-    /// everything of the partition being the same on both sides. An empty partition counts as well.
+    /// A comparison with a replica that serves, which began after [`Effect::Quarantine`], has ended: all
+    /// that it holds of the partition is held here too, and of what only this node holds nothing is left
+    /// of which the [`verdict`] is [`Verdict::Keep`]. An empty partition counts as well.
     InStep {
         /// The keyspace.
         keyspace: KeyspaceId,
