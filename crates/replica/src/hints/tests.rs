@@ -1,7 +1,11 @@
 //! Transcripts of a hint store: inputs in, effects compared; stories of what went wrong elsewhere; and
 //! its promises by property, with a shelf that crashes and owners that die.
 
+mod deliveries;
+mod laws;
+mod shell;
 mod stories;
+mod transcripts;
 
 use std::{
     collections::{BTreeMap, VecDeque},
