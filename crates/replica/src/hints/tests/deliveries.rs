@@ -54,28 +54,71 @@ fn an_owner_that_answers_at_the_start_is_served_at_once() {
 
 #[test]
 fn what_was_joined_meanwhile_stays_and_goes_next() {
+    // The later write is on its way to the disk when the answer comes, or durable.
+    for is_durable in [false, true] {
+        let mut world = World::new();
+        let key = &fill(&mut world, "a", 1)[0];
+        world.reach("a", true);
+        world.pass(0);
+        let mail = world.mail.pop_front().expect("it asks");
+        world.answer(mail.call, Ok(Incoming::Credit(Credit { bytes: 4 << 20, retry_ms: 0 })));
+        let mail = world.mail.pop_front().expect("the hint");
+        world.ask(store("a", key, version(9, &[], b"x")));
+        while world.read_one() || is_durable && world.commit_one(CommitOutcome::Durable, true) {}
+        assert_eq!(world.commits.len(), usize::from(!is_durable));
+        let answer = world.serve(&mail);
+        world.answer(mail.call, Ok(answer));
+        assert_eq!(world.count("a"), 1, "the owner has less than is kept");
+        assert!(world.is_kept(key));
+        world.pass(500);
+        world.deliver();
+        assert_eq!(world.holds("a", key).len(), 2);
+        assert!(!world.is_kept(key));
+    }
+}
+
+#[test]
+fn an_owner_that_was_there_all_along_gets_its_hint_in_a_moment() {
     let mut world = World::new();
-    let key = &fill(&mut world, "a", 1)[0];
     world.reach("a", true);
+    world.tell(store("a", &keys_of("a", 1)[0], version(1, &[], b"v")));
+    world.pass(900);
+    assert!(world.mail.is_empty(), "it was too slow just before");
+    world.pass(200);
+    assert_eq!(world.deliver(), 1);
+}
+
+/// What is there at once is bounded: owners beyond have their turn once another's run has ended.
+#[test]
+fn a_bounded_number_of_owners_is_served_at_once() {
+    let ids: Vec<_> = (0..40).map(|n| format!("n{n}")).collect();
+    let mut names: Vec<_> = ids.iter().map(String::as_str).collect();
+    names.push("s");
+    let mut world = World::new();
+    world.view = view_of(cluster(1, &names));
+    names.pop();
+    names.iter().for_each(|id| world.reach(id, false));
+    world.begin();
+    let mut birth = 0;
+    for key in (0..400).map(|number| key(&format!("k{number}"))) {
+        let replicas = replicas(&world.view, &key);
+        if replicas.contains(&own()) {
+            continue;
+        }
+        for owner in replicas {
+            birth += 1;
+            world.tell(store(owner.as_str(), &key, version(birth, &[], b"v")));
+        }
+    }
+    names.iter().for_each(|id| world.reach(id, true));
     world.pass(0);
-    let mail = world.mail.pop_front().expect("it asks");
-    world.answer(mail.call, Ok(Incoming::Credit(Credit { bytes: 4 << 20, retry_ms: 0 })));
-    let mail = world.mail.pop_front().expect("the hint");
-    // One write is durable before the answer, another is on its way to the disk.
-    world.tell(store("a", key, version(8, &[], b"w")));
-    world.ask(store("a", key, version(9, &[], b"x")));
-    while world.read_one() {}
-    let answer = world.serve(&mail);
-    world.input(Input::Answered(mail.call, Ok(answer)));
-    world.disk();
-    assert_eq!(world.count("a"), 1, "the owner has less than is kept");
-    assert!(world.is_kept(key));
-    world.pass(500);
+    assert_eq!(world.mail.len(), 16, "as many have been asked");
     world.deliver();
-    world.pass(500);
-    world.deliver();
-    assert_eq!(world.holds("a", key).len(), 3);
-    assert!(!world.is_kept(key));
+    for _ in 0..20 {
+        world.pass(100);
+        world.deliver();
+    }
+    assert_eq!(world.machine.figures(world.now).owners.len(), 0, "all have had theirs");
 }
 
 #[test]
