@@ -18,6 +18,8 @@ enum Step {
     },
     ReadDisk,
     Commit(Fate),
+    /// There is no room for the next commit.
+    Full,
     /// The process dies; so many of its commits had come to the disk.
     Crash {
         keeps: usize,
@@ -39,7 +41,6 @@ enum Step {
 #[derive(Clone, Copy, Debug)]
 enum Fate {
     Durable,
-    NotTaken,
     FailedAndKept,
     FailedAndLost,
 }
@@ -58,7 +59,6 @@ const OWNERS: [&str; 3] = ["a", "b", "c"];
 fn step() -> impl Strategy<Value = Step> {
     let fate = prop_oneof![
         12 => Just(Fate::Durable),
-        1 => Just(Fate::NotTaken),
         1 => Just(Fate::FailedAndKept),
         1 => Just(Fate::FailedAndLost),
     ];
@@ -76,6 +76,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(owner, key, has_seen)| Step::Mint { owner, key, has_seen }),
         8 => Just(Step::ReadDisk),
         8 => fate.prop_map(Step::Commit),
+        1 => Just(Step::Full),
         1 => (0..4usize).prop_map(|keeps| Step::Crash { keeps }),
         3 => (owner, prop::bool::weighted(0.7))
             .prop_map(|(owner, reachable)| Step::Reach { owner, reachable }),
@@ -120,15 +121,12 @@ impl Law {
                 let failed = || CommitOutcome::Failed("the disk".into());
                 let (outcome, is_kept) = match fate {
                     Fate::Durable => (CommitOutcome::Durable, true),
-                    // A shelf without room says so before the next commit is offered.
-                    Fate::NotTaken if self.world.commits.len() == 1 => {
-                        (CommitOutcome::NotTaken, false)
-                    }
-                    Fate::NotTaken | Fate::FailedAndKept => (failed(), true),
+                    Fate::FailedAndKept => (failed(), true),
                     Fate::FailedAndLost => (failed(), false),
                 };
                 self.world.commit_one(outcome, is_kept);
             }
+            Step::Full => self.world.is_full = true,
             Step::Crash { keeps } => {
                 for _ in 0..*keeps {
                     if let Some((_, change)) = self.world.commits.pop_front() {
@@ -227,6 +225,7 @@ proptest! {
         for step in &steps {
             law.step(step);
         }
+        law.world.is_full = false;
         law.world.disk();
         law.look();
         prop_assert!(law.asked.is_empty(), "everybody has an answer");

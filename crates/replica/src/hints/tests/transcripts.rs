@@ -61,10 +61,8 @@ fn a_commit_of_unknown_outcome_is_looked_up() {
 fn what_the_shelf_has_no_room_for_was_never_there() {
     let key = &keys_of("a", 1)[0];
     let mut world = World::new();
-    let token = world.ask(store("a", key, version(1, &[], b"v")));
-    world.read_one();
-    world.commit_one(CommitOutcome::NotTaken, false);
-    assert_eq!(world.replies[&token], refused(Refusal::Busy));
+    world.is_full = true;
+    assert_eq!(world.tell(store("a", key, version(1, &[], b"v"))), refused(Refusal::Busy));
     assert_eq!(world.count("a"), 0);
     assert_eq!(world.machine.waiting(), 0);
     assert_eq!(world.tell(store("a", key, version(1, &[], b"v"))), stored());
