@@ -23,7 +23,7 @@ mod watch;
 mod wreck;
 
 pub(crate) use self::{
-    store::Replacement,
+    store::{Belonging, Replacement},
     wreck::{Salvaged, Wreck},
 };
 pub use self::{
