@@ -303,8 +303,13 @@ mod tests {
     #[test]
     fn a_membership_record_from_behind_a_damaged_log_is_not_trusted() {
         let dir = used();
+        let store = RocksStore::open(&dir.path().join(STORE), Durability::Sync).expect("opens");
+        for number in 2..66 {
+            write_with(&store, &key(1, number), versions(number, 8_000), None);
+        }
+        drop(store);
         let log = disk::largest(&dir.path().join(STORE), "log");
-        disk::damage(&log, 1, 4);
+        disk::damage(&log, 1, 2);
         let Opened { store, .. } = open_store(&open_dir(&dir), Durability::Sync).expect("mended");
         assert_eq!(store.load(), Ok(None));
         let replacement = store.replacement().expect("read").expect("it replaces another");
