@@ -304,16 +304,19 @@ impl Config {
             Durability::Sync,
         );
         let limits = HintLimits::default();
-        let (age, bytes) = (limits.age_max_s.into(), limits.bytes_max as i64);
         let hints = HintLimits {
-            age_max_s: from.or("hints.age_max_s", raw.hints.age_max_s, Kind::count(MAX_AGE_S), age)
-                as u32,
+            age_max_s: from.or(
+                "hints.age_max_s",
+                raw.hints.age_max_s,
+                Kind::count(MAX_AGE_S),
+                limits.age_max_s,
+            ),
             bytes_max: from.or(
                 "hints.bytes_max",
                 raw.hints.bytes_max,
-                Kind::count(MAX_BYTES),
-                bytes,
-            ) as u64,
+                Kind::amount(MAX_BYTES),
+                limits.bytes_max,
+            ),
         };
         let telemetry = raw.telemetry;
         let telemetry = Telemetry {

@@ -445,7 +445,7 @@ fn forbid_founding(
     store: &RocksStore,
 ) -> Result<(), StartError> {
     membership.first_seed = false;
-    let is_lost = store.load().map_err(StartError::Broken)?.is_none();
+    let is_lost = MembershipStore::load(store).map_err(StartError::Broken)?.is_none();
     if is_lost && membership.other_seeds.is_empty() {
         return Err(StartError::Broken(
             "the membership record was lost with a damaged store, and the settings name no other seed to \

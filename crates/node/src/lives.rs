@@ -25,6 +25,8 @@ use crate::{
 /// How long a start may be tried anew that follows the end of the node's former self.
 const RESTART_MAX: Duration = Duration::from_secs(10);
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
+/// Before a start is tried anew for which the disk had no room.
+const PAUSE_WHILE_FULL: Duration = Duration::from_secs(1);
 /// Runs a node until it is asked to stop; says over `started` whether it runs.
 pub(crate) fn run(
     mut config: Config,
@@ -37,6 +39,7 @@ pub(crate) fn run(
     let failure_in = Arc::new(failure_in);
     let mut is_started = false;
     let mut restart_by = None;
+    let mut waits_for_room = false;
     loop {
         let run = run_once(&mut config, &credentials, &readiness, &failure_in, async |daemon| {
             if !is_started {
@@ -55,6 +58,13 @@ pub(crate) fn run(
             Ok(None) => return,
             Ok(Some(Trouble::Damaged(_) | Trouble::Stuck(_))) => {
                 restart_by = Some(Instant::now() + RESTART_MAX);
+            }
+            Err(error) if error.is_no_space() => {
+                if !waits_for_room {
+                    tracing::error!("waiting for room on the disk: {error}");
+                }
+                waits_for_room = true;
+                thread::sleep(PAUSE_WHILE_FULL);
             }
             Err(error) => {
                 // Its former self may have to let go of a port or of the directory yet.

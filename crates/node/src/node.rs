@@ -72,6 +72,19 @@ impl StartError {
         }
     }
 
+    /// Whether there is too little room on the disk to start: it may be tried again.
+    pub(crate) fn is_no_space(&self) -> bool {
+        let is_full = |source: &io::Error| {
+            matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        };
+        match self {
+            Self::Store(error) | Self::Mend(MendError::Store(error)) => error.is_no_space(),
+            Self::DataDir(DataDirError::Io { source, .. })
+            | Self::Mend(MendError::Io { source, .. }) => is_full(source),
+            _ => false,
+        }
+    }
+
     /// Whether it is for the settings to be changed, and not a matter of the machine or of the moment.
     pub fn is_about_settings(&self) -> bool {
         match self {

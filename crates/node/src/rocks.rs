@@ -39,6 +39,6 @@ pub use self::{
     trouble::Trouble,
 };
 pub(crate) use self::{
-    store::Replacement,
+    store::{Belonging, Replacement},
     wreck::{Salvaged, Wreck},
 };

@@ -9,7 +9,10 @@ use std::{
 };
 
 use actix::Recipient;
-use anello_antientropy::{AskFigures, AskProgress, purge};
+use anello_antientropy::{
+    actor::{AskFigures, AskProgress},
+    purge,
+};
 use anello_protocol::{
     id::{Epoch, NodeId},
     message::admin::{

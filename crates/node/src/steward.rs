@@ -14,8 +14,8 @@ use std::{
 
 use actix::{Actor, Addr, Recipient};
 use anello_antientropy::{
-    AntiEntropyConfig, MerkleActor, MerkleParts, NodeRefs, StartRound, Stop as StopMerkle, Tell,
-    VnodeRefs,
+    AntiEntropyConfig, MerkleActor, MerkleParts,
+    actor::{self as merkle, NodeRefs, StartRound, Tell, VnodeRefs},
     purge::{self, PurgeActor, PurgeConfig, PurgeParts, PurgeRefs},
     quarantine::{self, LastAlive, QuarantineActor, QuarantineParts},
 };
@@ -267,7 +267,7 @@ impl Crew for Actors {
 
     async fn end(self) {
         self.hints.do_send(hints::Stop);
-        self.merkle.do_send(StopMerkle);
+        self.merkle.do_send(merkle::Stop);
         self.purge.do_send(purge::Stop);
         self.quarantine.do_send(quarantine::Stop);
         self.peers.close().await;

@@ -122,17 +122,7 @@ impl Shared {
     }
 
     pub(super) fn load_held(&self) -> Result<BTreeSet<KeyspaceId>, rocksdb::Error> {
-        let prefix = keys::all_held();
-        let from = IteratorMode::From(prefix, rocksdb::Direction::Forward);
-        let mut held = BTreeSet::new();
-        for entry in self.db.iterator_cf(self.family(Family::Meta), from) {
-            let (key, _) = entry?;
-            match keys::held_keyspace(&key) {
-                Some(keyspace) => held.insert(keyspace),
-                None => break,
-            };
-        }
-        Ok(held)
+        load_held(&self.db, self.family(Family::Meta))
     }
 
     pub(super) fn begin(
@@ -169,6 +159,23 @@ impl Shared {
     pub(super) fn property(&self, family: Family, name: &str) -> u64 {
         self.db.property_int_value_cf(self.family(family), name).ok().flatten().unwrap_or(0)
     }
+}
+
+/// The keyspaces of which a database holds data.
+pub(super) fn load_held(
+    db: &DB,
+    meta: &ColumnFamily,
+) -> Result<BTreeSet<KeyspaceId>, rocksdb::Error> {
+    let from = IteratorMode::From(keys::all_held(), rocksdb::Direction::Forward);
+    let mut held = BTreeSet::new();
+    for entry in db.iterator_cf_opt(meta, options::reading(), from) {
+        let (key, _) = entry?;
+        match keys::held_keyspace(&key) {
+            Some(keyspace) => held.insert(keyspace),
+            None => break,
+        };
+    }
+    Ok(held)
 }
 
 /// Writes groups into the database, each as one batch.

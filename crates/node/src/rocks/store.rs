@@ -105,6 +105,16 @@ pub struct RocksStore {
     held: Held,
 }
 
+/// Which cluster a node is of, as one store hands it on to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Belonging {
+    /// The membership record.
+    pub(crate) membership: Vec<u8>,
+    /// The keyspaces that have data in the damaged store. The node must not give its word that it holds
+    /// none of them: it may be the only one that does, once it is salvaged.
+    pub(crate) held: BTreeSet<KeyspaceId>,
+}
+
 /// What a store begins with that comes in the place of damaged ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Replacement {
@@ -190,14 +200,15 @@ impl RocksStore {
         durability: Durability,
         partitions: u32,
         replacement: &Replacement,
-        membership: Option<&[u8]>,
+        belonging: Option<&Belonging>,
     ) -> Result<(), OpenError> {
         let store = Self::open(path, durability, partitions)?;
         let meta = store.shared.family(Family::Meta);
         let mut batch = WriteBatch::default();
         batch.put_cf(meta, keys::REPLACES, encode_stored(replacement));
-        if let Some(membership) = membership {
+        if let Some(Belonging { membership, held }) = belonging {
             batch.put_cf(meta, keys::MEMBERSHIP, membership);
+            held.iter().for_each(|keyspace| batch.put_cf(meta, keys::holds_data(*keyspace), []));
         }
         let written = store.shared.write(batch, &synced()).and_then(|()| store.end());
         written.map_err(|reason| OpenError::Database { path: path.into(), reason })

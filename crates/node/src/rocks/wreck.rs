@@ -13,7 +13,8 @@ use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator};
 use super::{
     keys::{self, Family},
     options,
-    store::Replacement,
+    shared::load_held,
+    store::{Belonging, Replacement},
 };
 
 /// Entries that are read in one go.
@@ -62,9 +63,10 @@ impl Wreck {
         self.is_whole
     }
 
-    /// The membership record, if it can be read.
-    pub(crate) fn membership(&self) -> Option<Vec<u8>> {
-        self.meta(keys::MEMBERSHIP)
+    /// The membership record and what goes with it, if all of that can be read.
+    pub(crate) fn belonging(&self) -> Option<Belonging> {
+        let held = load_held(&self.db, self.family(Family::Meta)).ok()?;
+        Some(Belonging { membership: self.meta(keys::MEMBERSHIP)?, held })
     }
 
     /// Which damaged stores this one was to replace itself.
