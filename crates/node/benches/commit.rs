@@ -24,7 +24,7 @@ use anello_protocol::{
     time::HybridTime,
     version::{Content, Value, Version, Versions, VersionsDigest, WriteId},
 };
-use anello_replica::store::{Commit, Store, Summary};
+use anello_replica::store::{Commit, Store, StoreError, Summary};
 
 const PARTITIONS: u32 = 256;
 const KEYS: u64 = 100_000;
@@ -86,7 +86,7 @@ fn run(dir: &Path, on_their_way: u64, changes_leaf: bool, cost: &mut Cost) {
     let commits = if on_their_way == 1 { COMMITS / 2 } else { COMMITS };
     let store = RocksStore::open(dir, Durability::Os, PARTITIONS).expect("opens");
     let all: Vec<_> = (0..commits).map(|number| commit(number, changes_leaf)).collect();
-    let (sender, done) = mpsc::channel();
+    let (sender, done) = mpsc::channel::<Result<(), StoreError>>();
     let (cpu_before, began) = (cpu(), Instant::now());
     let mut waiting = 0;
     for commit in all {
@@ -155,34 +155,28 @@ fn opening() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("db");
     let store = RocksStore::open(&path, Durability::Os, PARTITIONS).expect("opens");
-    let (sender, done) = mpsc::sync_channel(4_096);
+    let (sender, done) = mpsc::sync_channel::<Result<(), StoreError>>(4_096);
     let leaves = u64::from(PARTITIONS) * LEAVES as u64;
     let bits = leaves.trailing_zeros();
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        scope.spawn(move || {
             (0..2 * leaves).for_each(|_| done.recv().expect("told").expect("durable"));
         });
         for number in 0..2 * leaves {
             let mut key = key(1 + number / leaves, number);
             key.hash = KeyHash((number % leaves) << (64 - bits) | number);
-            let sender = sender.clone();
-            let versions = versions(number + 1);
-            while store
-                .commit(
-                    Commit {
-                        partition: PartitionId(0),
-                        key: key.clone(),
-                        replaced: Summary::default(),
-                        versions: Arc::clone(&versions),
-                        vnode_record: None,
-                    },
-                    Box::new({
-                        let sender = sender.clone();
-                        move |result| sender.send(result).expect("it listens")
-                    }),
-                )
-                .is_err()
-            {
+            let commit = || Commit {
+                partition: PartitionId(0),
+                key: key.clone(),
+                replaced: Summary::default(),
+                versions: versions(number + 1),
+                vnode_record: None,
+            };
+            let told = || {
+                let sender = sender.clone();
+                Box::new(move |result| sender.send(result).expect("it listens"))
+            };
+            while store.commit(commit(), told()).is_err() {
                 std::thread::yield_now();
             }
         }

@@ -1,7 +1,7 @@
 use std::sync::mpsc;
 
 use anello_protocol::version::ConflictRule;
-use anello_replica::store::Store;
+use anello_replica::{hints::conformance, store::Store};
 
 use super::*;
 use crate::rocks::tests::{key, open, versions};
@@ -71,4 +71,17 @@ fn what_is_damaged_is_an_error() {
     assert!(HintShelf::load(&*store).is_ok(), "places are all that a start reads");
     shared.db.put_cf(family, keys::hint_place(&owner(), 1), [9, 9]).expect("written");
     assert!(HintShelf::load(&*store).is_err());
+}
+
+#[test]
+fn is_a_shelf() {
+    let dirs = std::sync::Mutex::new(Vec::new());
+    conformance::check(|| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = open(&dir);
+        dirs.lock().expect("not poisoned").push(dir);
+        store
+    });
+    let dir = tempfile::tempdir().expect("a directory");
+    conformance::check_reopening(|| open(&dir));
 }
