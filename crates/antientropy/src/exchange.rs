@@ -152,12 +152,9 @@ impl Exchange {
         if let Some(until) = self.pause_until {
             return Some(until);
         }
-        let has_walk = matches!(self.step, Step::Idle)
-            && !(self.frontier.is_empty() && self.by_keys.is_empty());
-        let suspect = match self.step {
-            Step::Idle => self.suspects.front().map(|suspect| suspect.due),
-            _ => None,
-        };
+        let may_walk = self.may_walk();
+        let has_walk = may_walk && !(self.frontier.is_empty() && self.by_keys.is_empty());
+        let suspect = self.suspects.front().map(|suspect| suspect.due).filter(|_| may_walk);
         if let Some(ready) = desk.budget_at()
             && (has_walk || suspect.is_some() || !self.moves.is_empty())
         {

@@ -17,7 +17,7 @@ fn write_for(world: &mut World, seconds: u64, keys: u64, number: &mut u64) {
     for _ in 0..seconds * 200 {
         *number += 1;
         let key = key(world.chance.below(keys));
-        let held = world.sites[&node("eu-a")].store.read(&key).unwrap();
+        let held = world.sites[&node("eu-a")].store.read(&key).expect("memory reads");
         let version = version(1_000_000 + *number, held.context(), WALL_MS, value(50, 1));
         world.write(&key, &version.into(), 100_000);
         world.run_for(Duration::from_millis(5));
@@ -56,7 +56,7 @@ fn what_is_really_missing_is_mended_under_writes() {
     for _ in 0..30 * 200 {
         number += 1;
         let key = key(10_000 + world.chance.below(2000));
-        let held = world.sites[&node("eu-a")].store.read(&key).unwrap();
+        let held = world.sites[&node("eu-a")].store.read(&key).expect("memory reads");
         let version = version(1_000_000 + number, held.context(), WALL_MS, value(50, 1));
         world.write(&key, &version.into(), 100_000);
         world.run_for(Duration::from_millis(5));

@@ -76,7 +76,7 @@ fn many_siblings_with_long_pasts_are_mended_and_stay() {
             .map(|it| version(1_000_000 + sibling * 100 + it, Context::new(), 1, value(1, 1)).dot);
         let sibling = version(sibling, past.collect(), WALL_MS - 5, value(100, 2));
         let side = [&a, &b, &c][sibling.write_id.0 as usize % 3];
-        let mut held = world.sites[side].store.read(&key(1)).unwrap();
+        let mut held = world.sites[side].store.read(&key(1)).expect("memory reads");
         held.merge(Versions::from(sibling.clone()), ConflictRule::Siblings);
         world.put(side, &key(1), held);
         all.merge(Versions::from(sibling), ConflictRule::Siblings);
@@ -84,7 +84,7 @@ fn many_siblings_with_long_pasts_are_mended_and_stay() {
     world.start_all();
     world.run_for(seconds(130));
     for id in three() {
-        let held = world.sites[&id].store.read(&key(1)).unwrap();
+        let held = world.sites[&id].store.read(&key(1)).expect("memory reads");
         assert_eq!(held.len(), 300, "{id}: no sibling lost, and none made");
         assert_eq!(held, all);
     }
@@ -101,7 +101,7 @@ fn bytes_that_mean_the_same_are_not_mended() {
     let two = [THREE[0], THREE[1]];
     let mut world = World::new(&two, 4, ConflictRule::Siblings, 23);
     for number in 0..100 {
-        let plain: Version = first(number, 20).into_iter().next().unwrap();
+        let plain: Version = first(number, 20).into_iter().next().expect("there is one");
         let traced =
             Version { trace_id: Some([7; 16]), absorbed: vec![plain.write_id], ..plain.clone() };
         world.put(&a, &key(number), Versions::from(plain));
@@ -255,7 +255,7 @@ fn a_quarantined_replica_catches_up_and_hands_nothing_out() {
         [&a, &b].into_iter().for_each(|id| world.put(id, &key(number), first(number, 10)));
     });
     world.put(&c, &key(100), first(100, 10));
-    world.sites.get_mut(&c).unwrap().quarantined = true;
+    world.sites.get_mut(&c).expect("it exists").quarantined = true;
     world.start_all();
     world.input(&c, Input::Quarantined((0..4).map(PartitionId).collect()));
     world.run_until(seconds(60), "c has caught up", |world| {
@@ -277,7 +277,7 @@ fn repair_under_a_new_epoch_goes_on_and_what_is_not_held_any_more_is_dropped() {
     world.start_all();
     world.run_until(seconds(10), "it is in the middle", |world| world.contents(&b).len() > 50);
     world.change_cluster(|cluster| {
-        cluster.members.get_mut(&node("eu-c")).unwrap().state =
+        cluster.members.get_mut(&node("eu-c")).expect("it exists").state =
             anello_protocol::cluster::MemberState::Left;
     });
     let moved = world.contents(&c).len();
