@@ -248,6 +248,7 @@ impl AntiEntropy {
                 let now = Some(wall_ms);
                 *pair = Pair { in_step_ms: now, caught_up_ms: now, differs: false };
             }
+            Some(Outcome::Unsettled) => pair.differs = true,
             Some(Outcome::Unresolved) => {
                 pair.differs = true;
                 self.schedule.mark_due(&peer);

@@ -228,7 +228,7 @@ impl Exchange {
         }
         let looks = probe.looks + 1;
         if looks >= LOOKS_MAX {
-            self.is_unresolved = true;
+            self.is_unsettled = true;
             return;
         }
         let due = desk.now.moment + SETTLE;

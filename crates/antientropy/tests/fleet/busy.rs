@@ -65,3 +65,28 @@ fn what_is_really_missing_is_mended_under_writes() {
     assert!((0..500).all(|number| contents.contains_key(&key(number))), "all are there");
     assert_eq!(world.sent.keys.len(), 10, "{:?}", world.sent.keys);
 }
+
+#[test]
+fn a_key_that_never_rests_is_left_alone_until_it_does() {
+    let mut world = World::new(&THREE, 2, ConflictRule::Siblings, 13);
+    world.start_all();
+    let mut number = 0;
+    // Each write replaces the one before, and takes up to two seconds to some of the replicas.
+    for _ in 0..120 * 10 {
+        number += 1;
+        let held = world.sites[&node("eu-a")].store.read(&key(1)).expect("memory reads");
+        let version = version(number, held.context(), WALL_MS, value(50, 1));
+        world.write(&key(1), &version.into(), 2_000_000);
+        world.run_for(Duration::from_millis(100));
+    }
+    let moved: usize = world.sent.keys.values().sum();
+    assert!(moved <= 4, "by chance it looks at rest at times: {moved}");
+    for id in THREE {
+        let site = &world.sites[&node(id)];
+        assert!(site.reports.is_empty(), "nothing that people had to hear of: {:?}", site.reports);
+    }
+    world.run_for(Duration::from_secs(150));
+    for id in THREE {
+        assert_eq!(world.figures(&node(id)).partitions_in_sync, 2, "{id}");
+    }
+}

@@ -1,11 +1,17 @@
 //! Stories of single faults, most of them of how other systems failed.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use anello_antientropy::{CallFailure, Input, Report, store::TreeStore};
+use anello_antientropy::{
+    AntiEntropy, AntiEntropyConfig, Effect, Input, Question, Reply, Report, Token, look,
+    store::{MemoryTreeStore, TreeStore},
+};
 use anello_protocol::{
     causality::Context,
     id::{NodeId, PartitionId},
+    merkle::{EntryDigest, HashRange},
+    message::{repair::CompareRanges, replica::Refusal},
+    time::{Moment, Now},
     version::{ConflictRule, Content, Version, Versions},
 };
 
@@ -308,9 +314,60 @@ fn a_peer_that_never_stores_is_given_up_each_time() {
     assert!(world.sites[&a].reports.iter().any(|it| matches!(it, Report::Unresolved { .. })));
     world.refuse_stores(&b, false);
     world.run_until(seconds(130), "it is mended", all_in_step);
-    let stale = Input::Answered {
-        ticket: anello_antientropy::Ticket(0),
-        outcome: Err(CallFailure::Passing),
-    };
-    world.input(&a, stale);
+}
+
+/// Promise D: nor does it hang on a node that is there and does not answer.
+#[test]
+fn questions_without_answers_end_with_the_round() {
+    let [a, b, _] = three();
+    let mut world = World::new(&THREE[..2], 8, ConflictRule::Siblings, 35);
+    (0..100).for_each(|number| world.put(&a, &key(number), first(number, 10)));
+    world.start_all();
+    let walks = |world: &World| [&a, &b].iter().any(|id| world.figures(id).units_running > 0);
+    world.run_until(seconds(10), "trees are walked", walks);
+    let round = world.start_round(&a);
+    world.network.lost_permille = 1000;
+    world.run_until(seconds(300), "the round ends", |world| {
+        world.machine(&a).progress(round).expect("it was begun").is_complete
+    });
+    assert!(!walks(&world) && !all_in_step(&world), "nothing hangs, and nothing is done");
+    world.network.lost_permille = 0;
+    world.run_until(seconds(200), "it is mended", all_in_step);
+    assert_eq!(world.contents(&b).len(), 100);
+}
+
+#[test]
+fn past_a_bound_questions_are_refused_and_each_is_answered_once() {
+    let [a, b, _] = three();
+    let mut world = World::new(&THREE[..2], 4, ConflictRule::Siblings, 36);
+    world.start_all();
+    let mut machine = AntiEntropy::new(a, AntiEntropyConfig::default(), 1);
+    let now = Now { moment: Moment(1), wall_ms: WALL_MS };
+    machine.handle(now, Input::ClusterChanged(world.view.clone()));
+    for number in 0..100 {
+        let partition = PartitionId(number % 4);
+        let root = HashRange::of_partition(partition, 4);
+        let ranges = vec![(root, [EntryDigest::default(); 16])];
+        let epoch = world.view.epoch();
+        let question = CompareRanges { epoch, keyspace: KEYSPACE, partition, ranges };
+        let (token, question) = (Token(number.into()), Question::Ranges(question));
+        machine.handle(now, Input::Asked { token, from: Some(b.clone()), question });
+    }
+    let mut answered = BTreeSet::new();
+    let mut refused = 0;
+    while let Some(effect) = machine.next_effect() {
+        match effect {
+            Effect::Look(ticket, what) => {
+                let looked = look(&MemoryTreeStore::new(4), what);
+                machine.handle(now, Input::Looked(ticket, looked.clone()));
+                machine.handle(now, Input::Looked(ticket, looked));
+            }
+            Effect::Reply(token, reply) => {
+                assert!(answered.insert(token), "once");
+                refused += usize::from(reply == Reply::Ranges(Err(Refusal::Busy)));
+            }
+            _ => {}
+        }
+    }
+    assert_eq!((answered.len(), refused), (100, 36));
 }
