@@ -330,7 +330,8 @@ fn questions_without_answers_end_with_the_round() {
     world.run_until(seconds(300), "the round ends", |world| {
         world.machine(&a).progress(round).expect("it was begun").is_complete
     });
-    assert!(!walks(&world) && !all_in_step(&world), "nothing hangs, and nothing is done");
+    world.run_until(seconds(300), "no unit hangs", |world| !walks(world));
+    assert!(!all_in_step(&world));
     world.network.lost_permille = 0;
     world.run_until(seconds(200), "it is mended", all_in_step);
     assert_eq!(world.contents(&b).len(), 100);
