@@ -63,7 +63,7 @@ fn converges(ids: &[&str], rule: ConflictRule, network: Network, seed: u64, writ
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn three_replicas_converge(seed: u64, writes in writes(), is_lww: bool) {
