@@ -2,7 +2,7 @@
 //! [`AntiEntropy`]. One per node.
 //!
 //! No decision is taken here, and no handler waits: what was sent or looked up comes back through
-//! [`Calls`].
+//! `calls.rs`.
 
 mod messages;
 mod refs;

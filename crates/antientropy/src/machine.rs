@@ -252,6 +252,7 @@ impl AntiEntropy {
                 };
                 self.desk.in_step(tree, &peer);
             }
+            Some(Outcome::Unsettled) => pair.differs = true,
             Some(Outcome::Unresolved) => {
                 pair.differs = true;
                 self.schedule.mark_due(&peer);

@@ -47,7 +47,7 @@ struct Fleet {
 }
 
 fn node(id: &str) -> NodeId {
-    NodeId::new(id).unwrap()
+    NodeId::new(id).expect("within the grammar")
 }
 
 /// A vnode, as far as repair knows it.
@@ -95,10 +95,10 @@ impl Fleet {
         let doors = nodes.iter().map(|(id, node)| (id.clone(), node.router())).collect();
         assert!(routers.set(doors).is_ok(), "set once");
         let fleet = Self { nodes, routers };
-        let name = ClusterName::new("test").unwrap();
+        let name = ClusterName::new("test").expect("within the grammar");
         let mut cluster = ClusterState::founded(name, PARTITIONS, member(ids[0]));
         cluster.members = ids.iter().map(|id| (node(id), member(id))).collect();
-        let view = Arc::new(View::of(Arc::new(cluster)).unwrap());
+        let view = Arc::new(View::of(Arc::new(cluster)).expect("within the grammar"));
         for node in fleet.nodes.values() {
             node.actor.do_send(Tell::ClusterChanged(view.clone()));
         }
@@ -108,7 +108,10 @@ impl Fleet {
     async fn until_same(&self, what: &str, keys: u64) {
         for _ in 0..1000 {
             let all = |number| {
-                let mut held = self.nodes.values().map(|it| it.store.read(&key(number)).unwrap());
+                let mut held = self
+                    .nodes
+                    .values()
+                    .map(|it| it.store.read(&key(number)).expect("memory reads"));
                 let first = held.next().expect("there are nodes");
                 !first.is_empty() && held.all(|other| other == first)
             };
@@ -154,8 +157,8 @@ fn refs(router: Router, caller: Caller) -> NodeRefs {
 fn member(id: &str) -> Member {
     Member {
         id: node(id),
-        datacenter: Datacenter::new("eu").unwrap(),
-        rack: Rack::new("r").unwrap(),
+        datacenter: Datacenter::new("eu").expect("within the grammar"),
+        rack: Rack::new("r").expect("within the grammar"),
         weight: 1.0,
         quic: String::new(),
         http: String::new(),
@@ -164,7 +167,7 @@ fn member(id: &str) -> Member {
 }
 
 fn key(number: u64) -> DataKey {
-    let key = Key::new(format!("key-{number}").into_bytes()).unwrap();
+    let key = Key::new(format!("key-{number}").into_bytes()).expect("a short key");
     let hash = KeyHash::of(&KeyspaceName::default_keyspace(), &key);
     DataKey { hash, keyspace: KEYSPACE, key }
 }
@@ -179,7 +182,7 @@ fn versions(number: u64) -> Arc<Versions> {
         expires_ms: None,
         trace_id: None,
         absorbed: Vec::new(),
-        content: Content::Value(Value::new(vec![b'v'; 100]).unwrap()),
+        content: Content::Value(Value::new(vec![b'v'; 100]).expect("short")),
     }))
 }
 
