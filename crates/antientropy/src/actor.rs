@@ -22,6 +22,7 @@ use anello_protocol::{
     id::{NodeId, PartitionId},
     message::{
         self,
+        admin::{RepairStarted, StartRepair},
         hint::MarkForRepair,
         repair::{CompareKeys, CompareRanges, CompareRoots, KeysDiffer},
         replica::Refusal,
@@ -68,7 +69,7 @@ pub struct MerkleParts {
 }
 
 /// The actor of anti-entropy. Answers [`CompareRoots`], [`CompareRanges`], [`CompareKeys`] and
-/// [`MarkForRepair`] for others, and the messages below for its own node.
+/// [`MarkForRepair`] for others, [`StartRepair`] for operators, and the messages below for its own node.
 pub struct MerkleActor {
     anti_entropy: AntiEntropy,
     node: NodeId,
@@ -322,6 +323,16 @@ impl Handler<Call<MarkForRepair>> for MerkleActor {
     }
 }
 
+impl Handler<Call<StartRepair>> for MerkleActor {
+    type Result = ();
+
+    fn handle(&mut self, call: Call<StartRepair>, context: &mut Self::Context) {
+        let token = self.token();
+        self.turn(context, Input::Start(token));
+        call.reply.send(RepairStarted { round: self.started });
+    }
+}
+
 impl Handler<Tell> for MerkleActor {
     type Result = ();
 
@@ -355,8 +366,8 @@ impl Handler<StartRound> for MerkleActor {
 impl Handler<AskProgress> for MerkleActor {
     type Result = Option<Progress>;
 
-    fn handle(&mut self, AskProgress(round): AskProgress, _: &mut Self::Context) -> Self::Result {
-        self.anti_entropy.progress(round)
+    fn handle(&mut self, _: AskProgress, _: &mut Self::Context) -> Self::Result {
+        self.anti_entropy.progress(self.started)
     }
 }
 

@@ -8,13 +8,16 @@
 //!
 //! A node is quarantined
 //! - at its start, if it was last alive longer ago than the smallest grace of the keyspaces that it holds
-//!   parts of, or if its store was put back from a copy;
+//!   parts of, if its store was put back from a copy, or if it has lost its store;
 //! - when it notices that it stood still for that long;
 //! - when it meets another member again after that long without any. Not before: to cut off the only node
 //!   that is left would cost its clients everything and protect nobody.
 //!
 //! It is over once every partition that it holds is back in step with at least one replica of each
-//! datacenter that has others, a replica that serves; and at once where there is no other replica.
+//! datacenter that has others, a replica that serves; and at once where there is no other replica. A node
+//! that has lost its store waits for more of them: so many that any majority which acknowledged a write has
+//! one among them, of the datacenter and of all. Else a quorum of it and of replicas that never had the
+//! write would read nothing (CASSANDRA-2434).
 //!
 //! Where all of a datacenter's other replicas are quarantined too, and can be reached, none of them is waited
 //! for: after the whole cluster was off they would wait for each other for ever. That is safe by the same
@@ -46,8 +49,8 @@ use anello_protocol::{
 use anello_ring::view::View;
 
 pub use actor::{
-    ClusterChanged, InStep, PeerQuarantined, QuarantineActor, QuarantineParts, ReachabilityChanged,
-    Stop,
+    AskReason, ClusterChanged, InStep, Lost, PeerQuarantined, QuarantineActor, QuarantineParts,
+    ReachabilityChanged, Stop,
 };
 pub use verdict::{Lone, Others, Verdict, verdict};
 
@@ -75,6 +78,8 @@ pub enum Input {
         /// Whether it answers.
         reachable: bool,
     },
+    /// What the node held is gone: its disk was lost, or what was on it can't be read.
+    Lost,
     /// A comparison with a replica that serves, which began after [`Effect::Quarantine`], has ended: all
     /// that it holds of the partition is held here too, and of what only this node holds nothing is left
     /// of which the [`verdict`] is [`Verdict::Keep`]. An empty partition counts as well.
@@ -109,6 +114,7 @@ enum Cause {
     StoodStill { away: Duration, grace: Duration },
     CutOff { away: Duration, grace: Duration },
     Restored,
+    Lost,
 }
 
 /// A partition in a keyspace.
@@ -174,6 +180,10 @@ impl Quarantine {
             Input::ClusterChanged(view) => self.cluster_changed(view),
             Input::ReachabilityChanged { node, reachable } => {
                 self.reachability(now, node, reachable)
+            }
+            Input::Lost => {
+                self.begun_with = None;
+                self.begin(Cause::Lost);
             }
             Input::InStep { keyspace, partition, peer } => {
                 if let Some(watch) = &mut self.watch {
@@ -305,8 +315,9 @@ impl Quarantine {
     }
 
     fn begin(&mut self, cause: Cause) {
-        if self.watch.is_some() {
-            return;
+        match &self.watch {
+            Some(watch) if watch.cause == Cause::Lost || cause != Cause::Lost => return,
+            _ => {}
         }
         let (in_step, quarantined) = (BTreeSet::new(), BTreeSet::new());
         self.watch = Some(Watch { cause, in_step, quarantined, left: BTreeMap::new(), held: 0 });
@@ -343,8 +354,11 @@ impl Quarantine {
             let mut left: BTreeSet<_> = others().map(|replica| &replica.datacenter).collect();
             left.retain(|datacenter| {
                 let mut here = others().filter(|replica| replica.datacenter == **datacenter);
-                let is_in_step =
-                    here.clone().any(|it| watch.in_step.contains(&(*place, it.id.clone())));
+                let of = replicas.iter().filter(|replica| replica.datacenter == **datacenter);
+                let wanted = watch.cause.wanted(of.count()).min(here.clone().count());
+                let in_step =
+                    here.clone().filter(|it| watch.in_step.contains(&(*place, it.id.clone())));
+                let is_in_step = in_step.count() >= wanted;
                 let all_quarantined = here.all(|it| {
                     watch.quarantined.contains(&it.id) && self.reachable.contains(&it.id)
                 });
@@ -378,10 +392,25 @@ impl Quarantine {
     }
 }
 
+impl Cause {
+    /// With how many of a datacenter's replicas, of which there are so many, it must be in step.
+    fn wanted(self, of: usize) -> usize {
+        match self {
+            // As many as are in every majority's way.
+            Cause::Lost => of - (of / 2 + 1) + 1,
+            Cause::Away { .. }
+            | Cause::StoodStill { .. }
+            | Cause::CutOff { .. }
+            | Cause::Restored => 1,
+        }
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (did, away, grace) = match self {
             Cause::Restored => return f.write_str("its store was put back from a copy"),
+            Cause::Lost => return f.write_str("it has lost what it stored"),
             Cause::Away { away, grace } => ("away", away, grace),
             Cause::StoodStill { away, grace } => ("stood still", away, grace),
             Cause::CutOff { away, grace } => ("cut off", away, grace),

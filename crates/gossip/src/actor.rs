@@ -227,6 +227,9 @@ impl GossipActor {
             MembershipEvent::NotReady(reason) => tracing::info!("not ready: {reason}"),
             MembershipEvent::Refused(reason) => tracing::error!("refused: {reason}"),
             MembershipEvent::Ready => tracing::info!("ready"),
+            MembershipEvent::LostDisk => {
+                tracing::warn!("back in the cluster without what was on its disk");
+            }
             MembershipEvent::Reachability { .. } => {}
         }
         (self.on_event)(event);

@@ -53,6 +53,8 @@ pub(crate) struct ArbiterParts {
 pub(crate) enum Order {
     /// Make the vnodes of the arbiter's share of these, where they are not there yet.
     Hold(Arc<BTreeSet<PartitionId>>, oneshot::Sender<()>),
+    /// Say why the node must serve nothing under this view, if it must not.
+    Judge(Arc<View>, oneshot::Sender<Option<String>>),
     /// Act under this view.
     Act(Arc<View>),
     /// A node can or can't be reached.
@@ -61,6 +63,8 @@ pub(crate) enum Order {
     Freeze(oneshot::Sender<()>),
     /// Take data writes again.
     Thaw,
+    /// What the node held is gone.
+    Lost,
     /// Whether what the vnodes hold must be shown to nobody.
     Quarantine(bool),
     /// Serve HTTP.
@@ -319,8 +323,10 @@ impl Crew for Share {
                     let _ = done.send(());
                 }
             },
-            // The one who reads the orders heeds it.
-            Order::Stop => {}
+            // Only the steward is asked.
+            Order::Judge(..) => {}
+            // The steward hears of it too, and says what follows; the one who reads the orders heeds the end.
+            Order::Lost | Order::Stop => {}
         }
     }
 

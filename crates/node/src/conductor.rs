@@ -20,6 +20,7 @@ pub(crate) struct Conductor {
     pub(crate) node: NodeId,
     /// The arbiters and the steward.
     pub(crate) threads: Vec<mpsc::UnboundedSender<Order>>,
+    pub(crate) steward: mpsc::UnboundedSender<Order>,
     /// The connections of each.
     pub(crate) peers: Vec<Peers>,
     pub(crate) store: Arc<RocksStore>,
@@ -56,6 +57,12 @@ impl Conductor {
                 // Membership has logged it, with its reason.
                 MembershipEvent::Reachability { node, reachable, .. } => {
                     self.tell(|| Order::Reachability(node.clone(), reachable));
+                }
+                MembershipEvent::LostDisk => {
+                    self.store.note_lost();
+                    self.tell(|| Order::Lost);
+                    // The vnodes are told before they act under any state.
+                    self.tell(|| Order::Quarantine(true));
                 }
                 MembershipEvent::Ready => self.readiness.set(true),
                 MembershipEvent::NotReady(_) => self.readiness.set(false),
@@ -102,6 +109,12 @@ impl Conductor {
         for made in making {
             // An arbiter that has ended has no vnodes to make.
             let _ = made.await;
+        }
+        let (done, judged) = oneshot::channel();
+        if self.steward.send(Order::Judge(Arc::clone(&view), done)).is_ok()
+            && let Ok(reason) = judged.await
+        {
+            self.unfit(reason);
         }
         self.tell(|| Order::Act(Arc::clone(&view)));
         self.views.send_replace(Some(view));

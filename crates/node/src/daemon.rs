@@ -153,6 +153,7 @@ impl Daemon {
         let conductor = Conductor {
             node: config.node.id.clone(),
             threads: orders(&arbiters, &steward),
+            steward: steward.thread.orders.clone(),
             peers: peers_of(&arbiters, &steward),
             store: Arc::clone(&store),
             readiness: readiness.clone(),
@@ -345,6 +346,7 @@ async fn start_steward(
             .map_err(|error| StartError::Broken(error.to_string()))?,
         last_alive: store.last_alive().map_err(StartError::Broken)?,
         was_restored: store.was_restored().map_err(StartError::Broken)?,
+        was_lost: store.was_lost().map_err(StartError::Broken)?,
     };
     let parts = StewardParts {
         node: config.node.id.clone(),

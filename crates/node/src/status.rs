@@ -165,8 +165,7 @@ impl Sources {
 
     async fn repair(&self) -> RepairStatus {
         let merkle = &self.steward.merkle;
-        let round = self.steward.asked_round.load(Ordering::Relaxed);
-        let progress = merkle.send(AskProgress(round)).await.ok().flatten();
+        let progress = merkle.send(AskProgress).await.ok().flatten();
         let parts =
             progress.map_or((0, 0), |it| (as_u32(it.total + it.comparing), as_u32(it.done)));
         let figures = merkle.send(AskFigures).await.unwrap_or_default();

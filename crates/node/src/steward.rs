@@ -5,10 +5,7 @@
 use std::{
     collections::BTreeSet,
     io,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -19,16 +16,13 @@ use anello_antientropy::{
     purge::{self, PurgeActor, PurgeConfig, PurgeParts, PurgeRefs},
     quarantine::{self, LastAlive, QuarantineActor, QuarantineParts},
 };
-use anello_protocol::{
-    id::{NodeId, PartitionId},
-    message::admin::{RepairStarted, StartRepair},
-};
+use anello_protocol::id::{NodeId, PartitionId};
 use anello_replica::hints::{
     self, HintPeers, HintStoreActor, HintStoreConfig, HintStoreParts, Pressure, PressureChanged,
     store::Shelved,
 };
 use anello_ring::view::View;
-use anello_transport::{ActorRef, Call, Identity, Peers, PeersConfig};
+use anello_transport::{ActorRef, Identity, Peers, PeersConfig};
 use tokio::{sync::mpsc, time::interval};
 
 use crate::{
@@ -64,6 +58,7 @@ pub(crate) struct Memory {
     pub(crate) shelved: Shelved,
     pub(crate) last_alive: Option<LastAlive>,
     pub(crate) was_restored: bool,
+    pub(crate) was_lost: bool,
 }
 
 /// A steward as the control thread holds it.
@@ -79,8 +74,6 @@ pub(crate) struct StewardFigures {
     pub(crate) hints: Recipient<hints::DescribeHints>,
     pub(crate) merkle: Addr<MerkleActor>,
     pub(crate) purge: Recipient<purge::Report>,
-    /// The number of the last round that somebody asked for.
-    pub(crate) asked_round: Arc<AtomicU64>,
     /// What waits for the disk.
     pub(crate) commits: Arc<Mutex<CommitLook>>,
 }
@@ -108,7 +101,6 @@ struct Actors {
     merkle: Addr<MerkleActor>,
     purge: Addr<PurgeActor>,
     quarantine: Addr<QuarantineActor>,
-    asked_round: Arc<AtomicU64>,
     commits: Arc<Mutex<CommitLook>>,
     view: Option<Arc<View>>,
     is_quarantined: bool,
@@ -159,7 +151,6 @@ impl Actors {
             merkle: merkle.start(),
             purge: purge.start(),
             quarantine,
-            asked_round: Arc::default(),
             commits: Arc::default(),
             view: None,
             is_quarantined: false,
@@ -174,7 +165,6 @@ impl Actors {
     }
 
     fn refs(&self) -> StewardRefs {
-        let (merkle, asked_round) = (self.merkle.clone(), Arc::clone(&self.asked_round));
         StewardRefs {
             keep_hint: ActorRef::mailbox(self.hints.clone().recipient()),
             read_hints: ActorRef::mailbox(self.hints.clone().recipient()),
@@ -185,18 +175,7 @@ impl Actors {
             roots: ActorRef::mailbox(self.merkle.clone().recipient()),
             ranges: ActorRef::mailbox(self.merkle.clone().recipient()),
             keys: ActorRef::mailbox(self.merkle.clone().recipient()),
-            repair: ActorRef::function(move |call: Call<StartRepair>| {
-                let (merkle, asked_round) = (merkle.clone(), Arc::clone(&asked_round));
-                // Callers are on runtimes of their own, which carry this short wait.
-                actix::spawn(async move {
-                    // Dropping the call tells its caller that nobody answers.
-                    if let Ok(round) = merkle.send(StartRound).await {
-                        asked_round.fetch_max(round, Ordering::Relaxed);
-                        call.reply.send(RepairStarted { round });
-                    }
-                });
-                Ok(())
-            }),
+            repair: ActorRef::mailbox(self.merkle.clone().recipient()),
         }
     }
 
@@ -205,7 +184,6 @@ impl Actors {
             hints: self.hints.clone().recipient(),
             merkle: self.merkle.clone(),
             purge: self.purge.clone().recipient(),
-            asked_round: Arc::clone(&self.asked_round),
             commits: Arc::clone(&self.commits),
         }
     }
@@ -222,11 +200,16 @@ impl Actors {
 impl Crew for Actors {
     async fn carry_out(&mut self, order: Order) {
         match order {
+            Order::Judge(view, done) => {
+                self.quarantine.do_send(quarantine::ClusterChanged(view));
+                // Without an actor that answers there is nobody to wait for.
+                let reason = self.quarantine.send(quarantine::AskReason).await.ok().flatten();
+                let _ = done.send(reason);
+            }
             Order::Act(view) => {
                 self.hints.do_send(hints::ClusterChanged(Arc::clone(&view)));
                 self.merkle.do_send(Tell::ClusterChanged(Arc::clone(&view)));
                 self.purge.do_send(purge::ClusterChanged(Arc::clone(&view)));
-                self.quarantine.do_send(quarantine::ClusterChanged(Arc::clone(&view)));
                 self.view = Some(view);
                 if self.is_quarantined {
                     self.merkle.do_send(Tell::Quarantined(self.quarantined()));
@@ -248,6 +231,7 @@ impl Crew for Actors {
                     self.merkle.do_send(StartRound);
                 }
             }
+            Order::Lost => self.quarantine.do_send(quarantine::Lost),
             Order::Freeze(done) => {
                 self.hints.do_send(hints::Freeze(Box::new(move || {
                     let _ = done.send(());
@@ -298,7 +282,11 @@ fn start_quarantine(
             let _ = unfit.send(reason);
         }),
     });
-    quarantine.start()
+    let quarantine = quarantine.start();
+    if memory.was_lost {
+        quarantine.do_send(quarantine::Lost);
+    }
+    quarantine
 }
 
 /// Looks how late commits are, and has repairs give way accordingly, until the store is closed.

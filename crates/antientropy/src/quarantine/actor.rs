@@ -20,7 +20,7 @@ pub struct QuarantineParts {
     pub was_restored: bool,
     /// Keeps what the next start is to remember.
     pub save: Box<dyn Fn(LastAlive) + Send>,
-    /// Told whenever it begins or ends, and while it lasts how far it is: the reason for people.
+    /// Told when it begins and ends, and while it lasts now and then how far it is: the reason for people.
     pub tell: Box<dyn Fn(Option<String>) + Send>,
 }
 
@@ -78,6 +78,22 @@ impl Message for PeerQuarantined {
     type Result = ();
 }
 
+/// Asks a quarantine why the node must serve nothing, if it must not, as of all that it was told before.
+#[derive(Clone, Copy, Debug)]
+pub struct AskReason;
+
+impl Message for AskReason {
+    type Result = Option<String>;
+}
+
+/// Tells a quarantine that what the node held is gone.
+#[derive(Clone, Copy, Debug)]
+pub struct Lost;
+
+impl Message for Lost {
+    type Result = ();
+}
+
 /// Tells a quarantine to end its work; whether the node is quarantined stays as it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Stop;
@@ -97,6 +113,7 @@ impl QuarantineActor {
 
     /// One input, and all that follows from it.
     fn turn(&mut self, context: &mut Context<Self>, input: Input) {
+        let is_alarm = matches!(input, Input::TimeUp);
         self.quarantine.handle(self.clock.now(), input);
         while let Some(effect) = self.quarantine.next_effect() {
             match effect {
@@ -106,7 +123,9 @@ impl QuarantineActor {
             }
         }
         let reason = self.quarantine.reason();
-        if self.told != reason {
+        // How far it is changes many times a second, and is told only now and then.
+        let has_turned = self.told.is_some() != reason.is_some();
+        if has_turned || (is_alarm && self.told != reason) {
             (self.tell)(reason.clone());
             self.told = reason;
         }
@@ -164,6 +183,22 @@ impl Handler<PeerQuarantined> for QuarantineActor {
 
     fn handle(&mut self, PeerQuarantined(peer): PeerQuarantined, context: &mut Self::Context) {
         self.turn(context, Input::PeerQuarantined(peer));
+    }
+}
+
+impl Handler<AskReason> for QuarantineActor {
+    type Result = Option<String>;
+
+    fn handle(&mut self, _: AskReason, _: &mut Self::Context) -> Option<String> {
+        self.quarantine.reason()
+    }
+}
+
+impl Handler<Lost> for QuarantineActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Lost, context: &mut Self::Context) {
+        self.turn(context, Input::Lost);
     }
 }
 

@@ -65,6 +65,9 @@ impl Membership {
             Some(_) => self.record.acceptor.follow(state.epoch),
             None => {
                 let lost = decree.admitted.get(&me.id) != Some(&self.record.birth);
+                if lost {
+                    self.outbox.push_durably(Effect::Event(MembershipEvent::LostDisk));
+                }
                 let memory = if lost { Memory::Lost } else { Memory::Whole };
                 Acceptor::new(state.epoch.next(), memory)
             }

@@ -1,5 +1,5 @@
 //! What the node remembers from one life to the next, beside its data: when it was last alive, and whether
-//! its store was put back from a copy and has not been found in step with others since.
+//! its store was lost, or put back from a copy, and has not been found in step with others since.
 
 use anello_antientropy::quarantine::LastAlive;
 use anello_protocol::codec::{decode_stored, encode_stored};
@@ -27,6 +27,17 @@ impl RocksStore {
         Ok(flag.map_err(|error| error.into_string())?.is_some())
     }
 
+    /// Whether the node lost what it held, and has not been filled since.
+    pub fn was_lost(&self) -> Result<bool, String> {
+        let flag = self.shared().get(Family::Meta, keys::LOST);
+        Ok(flag.map_err(|error| error.into_string())?.is_some())
+    }
+
+    /// What the node held is gone.
+    pub fn note_lost(&self) {
+        self.note(keys::LOST, Some(Vec::new()));
+    }
+
     /// Keeps when the node was last alive. It is said again soon, so nobody waits for it.
     pub fn note_alive(&self, last: LastAlive) {
         let value = encode_stored(&(last.alive_ms, last.contact_ms));
@@ -36,6 +47,7 @@ impl RocksStore {
     /// What the store holds has been found in step with others, wherever it came from.
     pub fn note_in_step(&self) {
         self.note(keys::RESTORED, None);
+        self.note(keys::LOST, None);
     }
 
     fn note(&self, key: &[u8], value: Option<Vec<u8>>) {

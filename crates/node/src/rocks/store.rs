@@ -206,6 +206,7 @@ impl RocksStore {
         let meta = store.shared.family(Family::Meta);
         let mut batch = WriteBatch::default();
         batch.put_cf(meta, keys::REPLACES, encode_stored(replacement));
+        batch.put_cf(meta, keys::LOST, []);
         if let Some(Belonging { membership, held }) = belonging {
             batch.put_cf(meta, keys::MEMBERSHIP, membership);
             held.iter().for_each(|keyspace| batch.put_cf(meta, keys::holds_data(*keyspace), []));
