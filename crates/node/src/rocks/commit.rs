@@ -176,7 +176,7 @@ impl CommitThread {
     pub(super) fn look(&self) -> CommitLook {
         let queue = self.shared.queue();
         let (waiting, bytes) = (queue.waiting.len() as u64, queue.bytes as u64);
-        let age = queue.since.map_or(0, |since| as_us(since));
+        let age = queue.since.map_or(0, as_us);
         drop(queue);
         let slowest = self.shared.figures.slowest_us.swap(0, Ordering::Relaxed);
         CommitLook { waiting, bytes, slowest_us: slowest.max(age) }
