@@ -102,6 +102,7 @@ impl Daemon {
         let status = Arc::new(Status::new());
         let (ask, questions) = status::questions();
         let routes = Routes::new(config.cluster.partitions, ask);
+        routes.set_salvaging(replacement.is_some());
         let arbiters = start_arbiters(config, credentials, &store, &routes, &status).await?;
         let coordinators =
             arbiters.iter().map(|arbiter| arbiter.refs.coordinator.clone()).collect();
@@ -172,7 +173,13 @@ impl Daemon {
             vnodes: routes.store(),
             views,
         };
-        let salvage = replacement.map(|replacement| actix::spawn(salvage.run(replacement)));
+        let salvage = replacement.map(|replacement| {
+            let routes = routes.clone();
+            actix::spawn(async move {
+                salvage.run(replacement).await;
+                routes.set_salvaging(false);
+            })
+        });
         serve_http(http, credentials, &arbiters).await?;
         Ok(Self {
             listener,
