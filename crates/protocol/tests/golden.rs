@@ -72,6 +72,7 @@ fn replica_messages() {
 #[test]
 fn hint_messages() {
     check_message("store-hint", &samples::store_hint(), &samples::store_replies());
+    check_message("mint-hint", &samples::mint_hint(), &samples::mint_replies());
     check_message("read-hints", &samples::read_hints(), &samples::read_replies());
     check_message("mint-hint", &samples::mint_hint(), &samples::mint_replies());
     check_message("request-credit", &samples::request_credit(), &[samples::credit()]);

@@ -32,6 +32,7 @@ fn decode_all(bytes: &[u8]) {
     let _ = codec::decode::<replica::ForwardWrite>(bytes);
     let _ = codec::decode::<Result<replica::Held, replica::Refusal>>(bytes);
     let _ = codec::decode::<hint::StoreHint>(bytes);
+    let _ = codec::decode::<hint::MintHint>(bytes);
     let _ = codec::decode::<hint::ReadHints>(bytes);
     let _ = codec::decode::<hint::MarkForRepair>(bytes);
     let _ = codec::decode::<hint::CheckHints>(bytes);

@@ -15,5 +15,7 @@ pub use actor::{
     ClusterChanged, Freeze, Frozen, Quarantine, ReplicaActor, ReplicaParts, Stop, Thaw,
 };
 pub use events::{CommitNumber, CommitOutcome, Effect, Input, Reply, Request, Token};
+pub(crate) use issuer::Issuer;
+pub(crate) use key::join;
 pub use machine::{Replica, ReplicaConfig};
-pub(crate) use mint::context_of_known;
+pub(crate) use mint::{Follows, Mint, context_of_known, mint};

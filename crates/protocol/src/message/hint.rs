@@ -5,6 +5,10 @@
 //!
 //!   A --StoreHint(owner C)--> S        S keeps it durably, and counts in a sloppy quorum
 //!
+//! PUT while A, B and C are all away: S itself coordinates
+//!
+//!   S --MintHint(owner A)--> S         S issues the dot under its own name, and keeps the version for A
+//!
 //! C is back
 //!
 //!   S --RequestCredit-------> C        C says how much it can take
@@ -34,6 +38,17 @@ pub struct StoreHint {
     pub store: StoreVersions,
 }
 super::message!(StoreHint => Result<Stored, Refusal>, STORE_HINT, Data, false);
+
+/// Asks the hint store of the coordinator's own node to issue a dot for a write of which no replica can be
+/// reached, and to keep the version for one of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MintHint {
+    /// The replica that it is for.
+    pub owner: NodeId,
+    /// The write.
+    pub mint: MintVersion,
+}
+super::message!(MintHint => Result<Minted, Refusal>, MINT_HINT, Data, false);
 
 /// Asks a node what it durably keeps of a key for others: the join over all of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -200,6 +200,10 @@ pub(crate) fn store_hint() -> StoreHint {
     StoreHint { owner: node("eu-b-1"), store: store_versions() }
 }
 
+pub(crate) fn mint_hint() -> MintHint {
+    MintHint { owner: node("eu-b-1"), mint: mint_version() }
+}
+
 pub(crate) fn read_hints() -> ReadHints {
     ReadHints { epoch: Epoch(7), key: data_key(), want: Want::Full }
 }

@@ -5,6 +5,7 @@
 //! given, and `done` means durable. A read never shows what a crash could still take back.
 
 use anello_protocol::{
+    causality::Dot,
     id::NodeId,
     key::DataKey,
     version::{ConflictRule, Versions},
@@ -12,6 +13,11 @@ use anello_protocol::{
 use serde::{Deserialize, Serialize};
 
 use crate::store::{CommitDone, StoreBusy, StoreError, VnodeRecord};
+
+/// What a hint weighs beside its key and versions.
+const HINT_OVERHEAD_BYTES: usize = 128;
+/// What a version weighs beside its value.
+const VERSION_OVERHEAD_BYTES: usize = 64;
 
 /// Versions that are kept for an owner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +31,18 @@ pub struct Hint {
     pub rule: ConflictRule,
     /// What the owner is to join.
     pub versions: Versions,
+    /// The last dot that this node issued for it, if any: the next one counts on from here. No other hint
+    /// has dots of the same actor, and none goes on with it once this one is gone.
+    pub minted: Option<Dot>,
+}
+
+impl Hint {
+    /// What it counts for in [`HintTotals::bytes`], and towards every bound: its key, its values, and
+    /// something for what is beside them.
+    pub fn weight(&self, key: &DataKey) -> u64 {
+        let beside = HINT_OVERHEAD_BYTES + VERSION_OVERHEAD_BYTES * self.versions.len();
+        (beside + key.key.as_bytes().len() + self.versions.value_bytes()) as u64
+    }
 }
 
 /// What is kept for one owner, all in all.
@@ -32,7 +50,7 @@ pub struct Hint {
 pub struct HintTotals {
     /// How many hints.
     pub count: u64,
-    /// The bytes of their keys and values.
+    /// The sum of their [`Hint::weight`].
     pub bytes: u64,
     /// When the oldest began, in milliseconds since the Unix epoch.
     pub oldest_ms: u64,

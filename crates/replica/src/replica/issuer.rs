@@ -17,7 +17,7 @@ const BIRTHS_PER_BLOCK: u64 = 1024;
 
 /// See the head of this file.
 #[derive(Debug)]
-pub(super) struct Issuer {
+pub(crate) struct Issuer {
     /// What incarnations are drawn from.
     seed: u64,
     /// How many incarnations have been drawn.
@@ -35,7 +35,7 @@ impl Issuer {
     ///
     /// The seed must be random: it is what keeps incarnations of several lives apart. The names keep
     /// those of several vnodes apart, however alike their seeds.
-    pub(super) fn new(
+    pub(crate) fn new(
         node: &NodeId,
         partition: PartitionId,
         seed: u64,
@@ -59,13 +59,13 @@ impl Issuer {
     }
 
     /// Under which life dots are issued; [`Issuer::incarnation`] has the keyspace's rule in it.
-    pub(super) fn life(&self) -> Incarnation {
+    pub(crate) fn life(&self) -> Incarnation {
         self.record.incarnation
     }
 
     /// Ends a life, because what the store holds of it can't be known. The one that may have begun since
     /// is not concerned: however many commits of a life fail, each of its keys gets one actor more.
-    pub(super) fn end(&mut self, life: Incarnation) {
+    pub(crate) fn end(&mut self, life: Incarnation) {
         if self.life() == life {
             self.renew();
         }
@@ -79,12 +79,12 @@ impl Issuer {
     }
 
     /// Under whose name dots are issued in a keyspace whose rule dates from `ruled_since`.
-    pub(super) fn incarnation(&self, ruled_since: Epoch) -> Incarnation {
+    pub(crate) fn incarnation(&self, ruled_since: Epoch) -> Incarnation {
         self.record.incarnation.under(ruled_since)
     }
 
     /// A birth number that was never used.
-    pub(super) fn birth(&mut self) -> u64 {
+    pub(crate) fn birth(&mut self) -> u64 {
         if self.next_birth >= self.record.births_reserved {
             self.record.births_reserved = self.next_birth + BIRTHS_PER_BLOCK;
         }
@@ -93,17 +93,17 @@ impl Issuer {
     }
 
     /// Whether a birth number may have been given out.
-    pub(super) fn has_given(&self, birth: u64) -> bool {
+    pub(crate) fn has_given(&self, birth: u64) -> bool {
         birth < self.next_birth
     }
 
     /// What a commit that holds a fresh dot has to carry.
-    pub(super) fn record_to_commit(&self) -> Option<VnodeRecord> {
+    pub(crate) fn record_to_commit(&self) -> Option<VnodeRecord> {
         (self.durable != Some(self.record)).then_some(self.record)
     }
 
     /// A commit that carried this record is durable.
-    pub(super) fn committed(&mut self, record: VnodeRecord) {
+    pub(crate) fn committed(&mut self, record: VnodeRecord) {
         self.durable = Some(record);
     }
 }

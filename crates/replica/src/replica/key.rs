@@ -94,7 +94,7 @@ pub(super) fn purge(open: &OpenKey, purge: &PurgeVersions) -> (Option<Versions>,
 
 /// Joins versions from elsewhere into what is held: what is to be kept, if that is more than before,
 /// and the answer.
-pub(super) fn join(held: &Versions, store: StoreVersions) -> (Option<Versions>, Stored) {
+pub(crate) fn join(held: &Versions, store: StoreVersions) -> (Option<Versions>, Stored) {
     let pushed = match store.rule {
         ConflictRule::Siblings => None,
         ConflictRule::Lww => {

@@ -28,7 +28,7 @@ use super::{
     events::{CommitNumber, CommitOutcome, Effect, Input, Reply, Request, Token},
     issuer::Issuer,
     key::{self, OpenKey},
-    mint::{self, Mint},
+    mint::{self, Follows, Mint},
 };
 use crate::store::{Commit, Summary, VnodeRecord};
 
@@ -265,7 +265,8 @@ impl Replica {
                 (kept, record, Reply::Store(Ok(stored)))
             }
             Request::Mint(write) => {
-                match mint::mint(open.latest(), write, &mut self.issuer, now.wall_ms) {
+                let held = open.latest();
+                match mint::mint(held, write, Follows::Held, &mut self.issuer, now.wall_ms) {
                     Ok(Mint::Fresh(kept, minted)) => {
                         (Some(kept), self.issuer.record_to_commit(), Reply::Mint(Ok(minted)))
                     }

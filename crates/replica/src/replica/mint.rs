@@ -20,17 +20,28 @@ pub(super) const MAX_SIBLINGS: usize = 1024;
 pub(super) const MAX_SIBLING_BYTES: usize = 8 << 20;
 
 /// What a write comes to.
-pub(super) enum Mint {
+pub(crate) enum Mint {
     /// A new version: what the vnode is to keep, and the answer once it is kept.
     Fresh(Versions, Minted),
     /// It is here already: the answer, once all that it shows is durable.
     Known(Minted),
 }
 
+/// Which dot the next one follows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Follows {
+    /// The last one that is held: whoever issues keeps all that it ever issued for the key, or what
+    /// followed it.
+    Held,
+    /// This one; none means that it begins under a birth of its own.
+    Dot(Option<Dot>),
+}
+
 /// Decides what a write becomes. `held` includes what is not durable yet.
-pub(super) fn mint(
+pub(crate) fn mint(
     held: &Versions,
     write: MintVersion,
+    follows: Follows,
     issuer: &mut Issuer,
     wall_ms: u64,
 ) -> Result<Mint, Refusal> {
@@ -48,7 +59,7 @@ pub(super) fn mint(
     }
     let (dot, past) = match write.rule {
         ConflictRule::Siblings => {
-            let dot = next_dot(held, &write, issuer)?;
+            let dot = next_dot(held, &write, follows, issuer)?;
             room_for_sibling(held, &write)?;
             (dot, write.context)
         }
@@ -86,9 +97,19 @@ pub(super) fn mint(
 }
 
 /// The dot after the last one of this incarnation on the key.
-fn next_dot(held: &Versions, write: &MintVersion, issuer: &mut Issuer) -> Result<Dot, Refusal> {
+fn next_dot(
+    held: &Versions,
+    write: &MintVersion,
+    follows: Follows,
+    issuer: &mut Issuer,
+) -> Result<Dot, Refusal> {
     let incarnation = issuer.incarnation(write.ruled_since);
-    let last = held.issued_by(incarnation);
+    let last = match follows {
+        Follows::Held => held.issued_by(incarnation),
+        Follows::Dot(dot) => dot
+            .filter(|dot| dot.actor.incarnation == incarnation)
+            .map(|dot| (dot.actor, dot.counter)),
+    };
     // A context that claims a dot which is yet to be issued would make that write vanish.
     let forged = |actor: ActorId| {
         let beyond =
