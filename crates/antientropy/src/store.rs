@@ -4,6 +4,9 @@
 //! of some durable commit, also after a crash, without ever being worked out anew. Unless said otherwise,
 //! a call may wait for a disk.
 
+pub mod conformance;
+mod memory;
+
 use anello_protocol::{
     id::{KeyspaceId, PartitionId},
     key::DataKey,
@@ -12,6 +15,8 @@ use anello_protocol::{
     version::{Versions, VersionsDigest},
 };
 use thiserror::Error;
+
+pub use memory::MemoryTreeStore;
 
 /// The storage engine failed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
