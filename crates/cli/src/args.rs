@@ -9,6 +9,7 @@ use crate::{
     fleet::FleetCommand,
     import::Import,
     keyspace::KeyspaceCommand,
+    repair::Repair,
     ring::RingCommand,
     status::Status,
     tls::command::TlsCommand,
@@ -34,6 +35,7 @@ pub(crate) enum Command {
     Get(Get),
     Delete(Delete),
     Status(Status),
+    Repair(Repair),
     Ring(RingCommand),
     /// Create, list, alter or drop keyspaces
     #[command(subcommand)]
@@ -57,6 +59,7 @@ impl Command {
             Command::Get(command) => command.common.wants_json(),
             Command::Delete(command) => command.common.wants_json(),
             Command::Status(command) => command.json,
+            Command::Repair(command) => command.json,
             Command::Ring(command) => command.json,
             Command::Keyspace(command) => command.wants_json(),
             Command::Import(command) => command.json,

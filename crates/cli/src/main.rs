@@ -15,6 +15,7 @@ mod keyspace;
 mod outcome;
 mod output;
 mod progress;
+mod repair;
 mod ring;
 mod runtime;
 mod status;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Get(command) => runtime::run(data::get(command)),
         Command::Delete(command) => runtime::run(data::delete(command)),
         Command::Status(command) => runtime::run(status::run(command)),
+        Command::Repair(command) => runtime::run(repair::run(command)),
         Command::Ring(command) => runtime::run(ring::run(command)),
         Command::Keyspace(command) => runtime::run(keyspace::run(command)),
         Command::Import(command) => runtime::run(import::run(command)),

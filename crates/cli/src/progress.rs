@@ -72,6 +72,14 @@ impl Progress {
         }
     }
 
+    /// From here on it is known to be so many parts.
+    pub(crate) fn of(&mut self, parts: u64) {
+        self.parts = Some(parts);
+        if let Shown::Bar(bar) = &self.shown {
+            bar.set_length(parts);
+        }
+    }
+
     /// Says something without tearing the bar apart.
     pub(crate) fn say(&self, text: &str) {
         match &self.shown {

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use anello_protocol::message::admin::{ClusterView, NodeStatus, NodeView};
+use anello_protocol::message::admin::{
+    ClusterView, HintStatus, NodeStatus, NodeView, RepairStatus,
+};
 use clap::Args;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -49,8 +51,13 @@ pub(crate) async fn run(command: Status) -> Result<Outcome, Failure> {
     } else {
         output::line(heading(&view))?;
         output::line(table(&view, &own).render(Palette::of_stdout()))?;
-        for node in view.nodes.iter().filter(|node| !node.reachable) {
-            output::line(format_args!("{}: {}", node.id, node.verdict))?;
+        for (node, own) in view.nodes.iter().zip(&own) {
+            if !node.reachable {
+                output::line(format_args!("{}: {}", node.id, node.verdict))?;
+            }
+            for remark in own.iter().flat_map(|own| remarks(&own.status)) {
+                output::line(format_args!("{}: {remark}", node.id))?;
+            }
         }
     }
     Ok(Outcome::Done)
@@ -102,6 +109,8 @@ fn table(view: &ClusterView, own: &[Option<Own>]) -> Table {
         ("keys", Align::Right),
         ("data", Align::Right),
         ("in flight", Align::Right),
+        ("hints", Align::Right),
+        ("in sync", Align::Right),
         ("latency", Align::Right),
         ("up", Align::Right),
         ("version", Align::Left),
@@ -132,12 +141,50 @@ fn table(view: &ClusterView, own: &[Option<Own>]) -> Table {
             figure(&|own| own.status.keys_estimate.to_string()),
             figure(&|own| output::bytes_for_people(own.status.storage_bytes)),
             figure(&|own| own.status.requests_in_flight.to_string()),
+            figure(&|own| {
+                own.status.hints.values().map(|hint| hint.count).sum::<u64>().to_string()
+            }),
+            figure(&|own| in_sync(&own.status)),
             figure(&|own| format!("{:.1} ms", own.latency.as_secs_f64() * 1000.0)),
             figure(&|own| output::time_for_people(Duration::from_secs(own.status.uptime_s))),
             node.version.as_str().into(),
         ]);
     }
     table
+}
+
+/// How much of what a node holds was found to be in step with the other replicas.
+fn in_sync(status: &NodeStatus) -> String {
+    let RepairStatus { partitions_held, partitions_in_sync, .. } = status.repair;
+    match partitions_held {
+        0 => "-".into(),
+        held => format!("{partitions_in_sync}/{held}"),
+    }
+}
+
+/// What of a node's figures is worth a line of its own.
+fn remarks(status: &NodeStatus) -> Vec<String> {
+    let mut remarks = Vec::new();
+    remarks.extend(status.quarantine.clone());
+    remarks.extend(status.read_only.as_ref().map(|why| format!("takes no writes: {why}")));
+    for (owner, hint) in &status.hints {
+        let HintStatus { count, bytes, oldest_s } = *hint;
+        let (size, age) = (
+            output::bytes_for_people(bytes),
+            output::time_for_people(Duration::from_secs(oldest_s)),
+        );
+        remarks.push(format!("keeps {count} hints for {owner}, {size}, the oldest of {age} ago"));
+    }
+    let RepairStatus { units_running, units_waiting, .. } = status.repair;
+    if units_running + units_waiting > 0 {
+        remarks.push(format!(
+            "compares {units_running} partitions with other replicas, {units_waiting} more wait"
+        ));
+    }
+    for (why, count) in &status.tombstones.waiting {
+        remarks.push(format!("{count} tombstones can't be forgotten yet: {why}"));
+    }
+    remarks
 }
 
 /// The document of `GET /admin/cluster`, with each node's own figures beside.
@@ -168,6 +215,14 @@ fn document(view: &ClusterView, own: &[Option<Own>]) -> Value {
                 shown["storage_bytes"] = status.storage_bytes.into();
                 shown["requests_in_flight"] = status.requests_in_flight.into();
                 shown["requests_total"] = status.requests_total.into();
+                shown["hints"] = json!(status.hints);
+                shown["hints_delivered"] = status.hints_delivered.into();
+                shown["hints_dropped"] = status.hints_dropped.into();
+                shown["antientropy"] = json!(status.repair);
+                shown["tombstones"] = json!(status.tombstones);
+                shown["quarantine"] = json!(status.quarantine);
+                shown["read_only"] = json!(status.read_only);
+                shown["queues"] = json!(status.queues);
             }
             shown
         })

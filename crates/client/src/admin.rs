@@ -8,7 +8,7 @@ use anello_protocol::{
     message::{
         admin::{
             AlterKeyspace, ClusterView, DescribeCluster, DescribeNode, FetchCluster,
-            KeyspaceChange, NodeStatus,
+            KeyspaceChange, NodeStatus, RepairStarted, StartRepair,
         },
         client::{KeyLocation, LocateKey},
     },
@@ -46,6 +46,13 @@ impl Client {
     pub async fn status(&self) -> Result<NodeStatus, Error> {
         let options = &self.scope.options;
         self.scope.about_anything(options).run(|_| DescribeNode {}).await
+    }
+
+    /// Has a node compare all that it holds with the other replicas, from now on: the one that the client
+    /// was pinned to by [`to_node`](Self::to_node), else any.
+    pub async fn repair(&self) -> Result<RepairStarted, Error> {
+        let options = &self.scope.options;
+        self.scope.about_anything(options).run(|_| StartRepair {}).await
     }
 
     /// The keyspaces.

@@ -6,7 +6,7 @@ use anello_protocol::{
     cluster::ClusterState,
     id::Epoch,
     message::{
-        admin::{AlterError, ClusterView, NodeStatus},
+        admin::{AlterError, ClusterView, NodeStatus, RepairStarted},
         client::{Answer, KeyLocation, Receipt, RequestError},
     },
 };
@@ -64,6 +64,14 @@ impl Reply for Option<ClusterState> {
 }
 
 impl Reply for ClusterView {
+    type Outcome = Self;
+
+    fn judge(self) -> Result<Self, Failure> {
+        Ok(self)
+    }
+}
+
+impl Reply for RepairStarted {
     type Outcome = Self;
 
     fn judge(self) -> Result<Self, Failure> {
@@ -135,7 +143,8 @@ impl From<RequestError> for Failure {
                 in_doubt: false,
                 retry: Retry::Paid,
             },
-            RequestError::Unavailable { required, alive } => Self {
+            RequestError::Unavailable { required, alive }
+            | RequestError::DiskFull { required, alive } => Self {
                 kind: ErrorKind::Unavailable { required, alive },
                 in_doubt: false,
                 retry: Retry::Paid,

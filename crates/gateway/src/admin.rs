@@ -5,7 +5,7 @@ use anello_protocol::{
     id::KeyspaceName,
     key::Key,
     message::{
-        admin::{ClusterView, NodeStatus, NodeView},
+        admin::{ClusterView, NodeView},
         client::{KeyLocation, LocateKey},
     },
 };
@@ -47,6 +47,8 @@ struct NodeBody {
     reachable: bool,
     /// How suspicious its silence is.
     phi: f64,
+    /// Why it is held reachable or not, for people.
+    verdict: String,
     /// How many of the datacenter's tokens it owns.
     partitions: u32,
     /// The version of its program; empty while not heard of.
@@ -100,6 +102,7 @@ impl From<NodeView> for NodeBody {
             },
             reachable: node.reachable,
             phi: (phi * 1000.0).round() / 1000.0,
+            verdict: node.verdict,
             partitions: node.partitions,
             version: node.version,
         }
@@ -162,70 +165,6 @@ pub(crate) fn ring_query(query: &str) -> Result<LocateKey, Failure> {
         Failure::new(ErrorCode::BadKey, "say which key: GET /admin/ring?key=…[&keyspace=…]")
     })?;
     Ok(LocateKey { keyspace: keyspace.unwrap_or_else(KeyspaceName::default_keyspace), key })
-}
-
-/// A node's own figures.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct StatusBody {
-    /// Its name.
-    id: String,
-    /// The version of its program.
-    version: String,
-    /// Seconds since its start.
-    uptime_s: u64,
-    /// The number of the cluster state that it acts under.
-    epoch: u64,
-    /// How many vnodes it holds.
-    vnodes: u32,
-    /// What it stores.
-    storage: StorageBody,
-    /// The hints that it holds, by the node that they are for.
-    hints: HintsBody,
-    /// The requests that it coordinates.
-    requests: RequestsBody,
-}
-
-/// What a node stores.
-#[derive(Debug, Serialize, ToSchema)]
-struct StorageBody {
-    /// Bytes on disk.
-    bytes: u64,
-    /// About how many keys, tombstones included.
-    keys_estimate: u64,
-}
-
-/// The hints of this version, which keeps none: an empty object.
-#[derive(Debug, Serialize, ToSchema)]
-struct HintsBody {}
-
-/// The requests that a node coordinates.
-#[derive(Debug, Serialize, ToSchema)]
-struct RequestsBody {
-    /// At work on.
-    in_flight: u64,
-    /// Since its start.
-    total: u64,
-}
-
-impl From<NodeStatus> for StatusBody {
-    fn from(status: NodeStatus) -> Self {
-        Self {
-            id: status.id.to_string(),
-            version: status.version,
-            uptime_s: status.uptime_s,
-            epoch: status.epoch.0,
-            vnodes: status.vnodes,
-            storage: StorageBody {
-                bytes: status.storage_bytes,
-                keys_estimate: status.keys_estimate,
-            },
-            hints: HintsBody {},
-            requests: RequestsBody {
-                in_flight: status.requests_in_flight,
-                total: status.requests_total,
-            },
-        }
-    }
 }
 
 /// The node works, or serves.

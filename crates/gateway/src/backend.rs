@@ -1,7 +1,7 @@
 //! What the gateway stands in front of: the actors that answer its requests.
 
 use anello_protocol::message::{
-    admin::{AlterKeyspace, DescribeCluster, DescribeNode, FetchCluster},
+    admin::{AlterKeyspace, DescribeCluster, DescribeNode, FetchCluster, StartRepair},
     client::{Get, LocateKey, Write},
 };
 use anello_transport::ActorRef;
@@ -23,4 +23,6 @@ pub struct Backend {
     pub alter: ActorRef<AlterKeyspace>,
     /// The node's own figures.
     pub status: ActorRef<DescribeNode>,
+    /// Anti-entropy, to begin a round.
+    pub repair: ActorRef<StartRepair>,
 }

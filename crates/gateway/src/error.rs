@@ -274,6 +274,18 @@ impl Failure {
                     format!("{must} must answer and {can} can be reached; nothing was sent");
                 Self::unavailable(message, required, alive)
             }
+            RequestError::DiskFull { required, alive } => {
+                let room = match alive {
+                    0 => "the disk of each is full".into(),
+                    _ => format!("the disks of all but {alive} are full"),
+                };
+                let must = replicas(required);
+                let message = format!(
+                    "{must} must take the write and {room}; nothing was written: make room on the \
+                     disks, and try again"
+                );
+                Self::unavailable(message, required, alive)
+            }
             RequestError::Timeout { required, received } => {
                 let must = replicas(required);
                 let mut message = format!("{must} must answer and {received} did so in time");
@@ -369,6 +381,11 @@ mod tests {
             let error = RequestError::Unavailable { required, alive };
             assert_eq!(said(error, Effect::Reads), sentence);
         }
+        assert_eq!(
+            said(RequestError::DiskFull { required: 2, alive: 0 }, Effect::Writes),
+            "2 replicas must take the write and the disk of each is full; nothing was written: \
+             make room on the disks, and try again"
+        );
         let timeout =
             |required, effect| said(RequestError::Timeout { required, received: 0 }, effect);
         assert_eq!(timeout(1, Effect::Reads), "1 replica must answer and 0 did so in time");

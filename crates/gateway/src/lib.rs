@@ -35,6 +35,7 @@ mod route;
 mod server;
 mod service;
 mod socket;
+mod status;
 
 pub use acceptor::{Acceptor, Limits};
 pub use backend::Backend;

@@ -42,6 +42,7 @@ use crate::{error::ErrorBody, kv, metrics, operators, receipt::ReceiptBody};
         operators::cluster,
         operators::ring,
         operators::status,
+        operators::repair,
         operators::keyspaces,
         operators::keyspace,
         operators::set_keyspace,
@@ -233,6 +234,7 @@ mod tests {
             ("/admin/cluster", read),
             ("/admin/ring", read),
             ("/admin/status", read),
+            ("/admin/antientropy", &["post"]),
             ("/healthz", read),
             ("/readyz", read),
             ("/metrics", read),
@@ -242,7 +244,7 @@ mod tests {
                 assert!(described["paths"][path][method].is_object(), "{method} {path}");
             }
         }
-        assert_eq!(described["paths"].as_object().unwrap().len(), 11);
+        assert_eq!(described["paths"].as_object().unwrap().len(), 12);
     }
 
     fn operations_of(described: &Json) -> impl Iterator<Item = (String, &Json)> {

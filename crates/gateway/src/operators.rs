@@ -8,19 +8,22 @@ use anello_protocol::{
     id::{Epoch, KeyspaceName},
     message::{
         Message,
-        admin::{AlterKeyspace, DescribeCluster, DescribeNode, FetchCluster, KeyspaceChange},
+        admin::{
+            AlterKeyspace, DescribeCluster, DescribeNode, FetchCluster, KeyspaceChange, StartRepair,
+        },
         client::RequestError,
     },
 };
 use anello_transport::{ActorRef, CallContext};
 
 use crate::{
-    admin::{self, ClusterBody, OkBody, RingBody, StatusBody},
+    admin::{self, ClusterBody, OkBody, RingBody},
     backend::Backend,
     body::{Body, Expected},
     error::{Effect, ErrorBody, ErrorCode, Failure},
     keyspaces::{KeyspaceBody, KeyspaceChangeBody},
     options,
+    status::{RepairBody, StatusBody},
 };
 
 /// How long what the node knows itself may take.
@@ -143,6 +146,21 @@ pub(crate) async fn ring(backend: &Backend, head: &RequestHead) -> Result<HttpRe
 pub(crate) async fn status(backend: &Backend, head: &RequestHead) -> Result<HttpResponse, Failure> {
     let status = ask(&backend.status, DescribeNode {}, head, LOOK).await?;
     Ok(HttpResponse::Ok().json(StatusBody::from(status)))
+}
+
+/// Compares all that this node holds with the other replicas, from now on.
+#[utoipa::path(
+    post, path = "/admin/antientropy", tag = "operators",
+    responses((status = 202, description = "It has begun; `/admin/status` says how far it is", body = RepairBody)),
+)]
+pub(crate) async fn repair(
+    backend: &Backend,
+    head: &RequestHead,
+    body: &mut Body,
+) -> Result<HttpResponse, Failure> {
+    body.read(Expected::Nothing, head).await?;
+    let started = ask(&backend.repair, StartRepair {}, head, LOOK).await?;
+    Ok(HttpResponse::Accepted().json(RepairBody::from(started)))
 }
 
 /// All keyspaces, by their names.

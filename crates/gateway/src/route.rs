@@ -34,6 +34,8 @@ pub(crate) enum Route {
     Ring,
     /// `GET /admin/status`
     Status,
+    /// `POST /admin/antientropy`
+    Repair,
     /// `GET /admin/keyspaces`
     Keyspaces,
     /// `GET /admin/keyspaces/{name}`
@@ -70,6 +72,12 @@ pub(crate) fn route(method: &Method, raw: &str) -> Result<Route, Failure> {
     }
     if let Some(name) = raw.strip_prefix("/admin/keyspaces/") {
         return keyspace(method, name);
+    }
+    if raw == "/admin/antientropy" {
+        return match *method {
+            Method::POST => Ok(Route::Repair),
+            _ => Err(Failure::method_not_allowed(TRIGGER)),
+        };
     }
     let route = match raw {
         "/healthz" => Route::Health,
@@ -113,7 +121,7 @@ fn keyspace(method: &Method, name: &str) -> Result<Route, Failure> {
 fn unserved(method: &Method, raw: &str) -> Failure {
     let allow = match raw {
         "/console" => READ,
-        "/admin/antientropy" | "/admin/leave" => TRIGGER,
+        "/admin/leave" => TRIGGER,
         _ => {
             let id =
                 raw.strip_prefix("/admin/nodes/").and_then(|rest| rest.strip_suffix("/remove"));
@@ -176,7 +184,7 @@ mod tests {
             assert_eq!(failed(Method::POST, raw), ErrorCode::MethodNotAllowed, "{raw}");
         }
         assert_eq!(failed(Method::GET, "/admin/leave"), ErrorCode::MethodNotAllowed);
-        for raw in ["/admin/leave", "/admin/antientropy", "/admin/nodes/eu-a-1/remove"] {
+        for raw in ["/admin/leave", "/admin/nodes/eu-a-1/remove"] {
             assert_eq!(failed(Method::POST, raw), ErrorCode::NotImplemented, "{raw}");
         }
         assert_eq!(failed(Method::POST, "/admin/nodes//remove"), ErrorCode::NotFound);

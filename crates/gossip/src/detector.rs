@@ -28,6 +28,11 @@ pub struct DetectorConfig {
     pub deviation_max: Duration,
     /// The phi at which a node counts as unreachable.
     pub threshold: f64,
+    /// An answer to a direct ping that takes longer than this counts for nothing.
+    pub answer_max: Duration,
+    /// For how long a node that was given up must answer steadily before it is trusted again; doubled
+    /// when it was given up before, up to fourfold.
+    pub trial: Duration,
 }
 
 /// The heartbeats of one node.

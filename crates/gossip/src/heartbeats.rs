@@ -1,4 +1,5 @@
-//! Who is alive: everybody's newest heartbeat, spread by digest and delta, and what the detector makes of it.
+//! Who is alive and who answers: everybody's newest heartbeat, spread by digest and delta, the answers to
+//! direct pings, and what the detector makes of both. A node is reachable while both keep coming.
 //!
 //! A heartbeat is newer than another of its node by (generation, version); of each node only the newest
 //! is kept, and only members have one. A node that learns of a newer heartbeat of its own than it
@@ -12,7 +13,21 @@ use anello_protocol::{
     time::Moment,
 };
 
-use crate::detector::{Detector, DetectorConfig};
+use crate::{
+    detector::{Detector, DetectorConfig},
+    direct::{Direct, Made},
+};
+
+/// How many nodes are pinged in a round beside its partners, at least.
+const PINGS_MIN: usize = 16;
+/// Of how many members one is pinged a round, where that is more.
+const PINGS_ONE_OF: usize = 64;
+/// How long what waited in sockets and mailboxes may take to come in.
+const DRAINING: Duration = Duration::from_secs(1);
+/// Fewer unanswered pings than this say nothing.
+const UNANSWERED_MIN: u32 = 3;
+/// A node whose heartbeats have been missing for this long is silent, not just out of reach from here.
+const SILENT: Duration = Duration::from_millis(1_500);
 
 /// A node's standing changed.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,8 +41,16 @@ pub(crate) struct Verdict {
 #[derive(Clone, Debug)]
 struct Peer {
     pulse: Option<Pulse>,
-    /// Counts from the moment that a word of it could be expected.
+    /// Of its heartbeats, whoever brought them. Counts from the moment that a word of it could be
+    /// expected.
     detector: Detector,
+    direct: Direct,
+    /// When the last packet came from the node itself.
+    spoke: Option<Moment>,
+    /// Whether what it brings is newer than the last time that this node stood still.
+    in_step: bool,
+    /// The generation in which it was last reachable.
+    life: Option<u64>,
     reachable: bool,
     /// Whether anybody was told which of the two it is.
     judged: bool,
@@ -42,6 +65,13 @@ pub(crate) struct Heartbeats {
     config: DetectorConfig,
     /// The last node that a digest too small for all spoke of.
     cursor: Option<NodeId>,
+    /// The last node that was pinged in its turn.
+    pinged: Option<NodeId>,
+    made: Made,
+    /// The first heartbeat since this node last stood still.
+    since_pause: u64,
+    /// When all that was under way while it stood still has come in.
+    drained: Moment,
 }
 
 fn order(beat: &Beat) -> (u64, u64) {
@@ -57,7 +87,16 @@ impl Heartbeats {
     ) -> Self {
         let beat = Beat { node: me, generation, version: 0 };
         let own = Pulse { beat, epoch: Epoch(0), program, leaving: false };
-        Self { own, peers: BTreeMap::new(), config, cursor: None }
+        Self {
+            own,
+            peers: BTreeMap::new(),
+            config,
+            cursor: None,
+            pinged: None,
+            made: Made::default(),
+            since_pause: 0,
+            drained: Moment::default(),
+        }
     }
 
     /// These are the members; others are forgotten.
@@ -74,6 +113,10 @@ impl Heartbeats {
             let peer = before.remove(id).unwrap_or_else(|| Peer {
                 pulse: None,
                 detector: Detector::new(now),
+                direct: Direct::new(now),
+                spoke: None,
+                in_step: true,
+                life: None,
                 reachable: false,
                 judged: false,
                 reason: "not heard of yet".into(),
@@ -83,9 +126,10 @@ impl Heartbeats {
     }
 
     /// The own heart beats.
-    pub(crate) fn beat(&mut self, epoch: Epoch) {
+    pub(crate) fn beat(&mut self, now: Moment, epoch: Epoch) {
         self.own.beat.version += 1;
         self.own.epoch = epoch;
+        self.made.push(self.own.beat.version, now);
     }
 
     /// The node says that it goes.
@@ -103,6 +147,8 @@ impl Heartbeats {
     pub(crate) fn renew(&mut self, generation: u64) {
         self.own.beat.generation = generation;
         self.own.beat.version = 0;
+        self.made.clear();
+        self.since_pause = 0;
     }
 
     /// The generation to count on from, if that is a heartbeat of this node which it hasn't sent.
@@ -112,7 +158,7 @@ impl Heartbeats {
             .then(|| beat.generation.saturating_add(1))
     }
 
-    /// What to open an exchange with.
+    /// What to open an exchange with. Whom it is sent to is pinged by it.
     pub(crate) fn digest(&mut self) -> GossipBody {
         let after = match &self.cursor {
             Some(cursor) if self.peers.len() >= MAX_BEATS => {
@@ -122,23 +168,67 @@ impl Heartbeats {
             }
             _ => self.peers.iter().collect(),
         };
-        let heard: Vec<Beat> = after
-            .into_iter()
-            .take(MAX_BEATS)
-            .map(|(id, peer)| match &peer.pulse {
-                Some(pulse) => pulse.beat.clone(),
-                None => Beat { node: id.clone(), generation: 0, version: 0 },
-            })
-            .collect();
+        let mut heard = vec![self.asked_back()];
+        let spoken_of = after.into_iter().take(MAX_BEATS - 1);
+        heard.extend(spoken_of.map(|(id, peer)| peer.newest(id)));
         self.cursor = heard.last().map(|beat| beat.node.clone());
         GossipBody::Digest { pulse: self.own.clone(), heard }
     }
 
-    /// What to answer a digest with.
-    pub(crate) fn delta(&self, heard: &[Beat]) -> GossipBody {
+    /// A digest about nothing but the two nodes.
+    pub(crate) fn ping(&self, to: &NodeId) -> GossipBody {
+        let mut heard = vec![self.asked_back()];
+        heard.extend(self.peers.get(to).map(|peer| peer.newest(to)));
+        GossipBody::Digest { pulse: self.own.clone(), heard }
+    }
+
+    /// The own heartbeat, as old as can be, so that it comes back with the answer.
+    fn asked_back(&self) -> Beat {
+        Beat { version: 0, ..self.own.beat.clone() }
+    }
+
+    /// Whose turn it is to be pinged, beside those who are sent a digest in this round.
+    pub(crate) fn turns(&mut self, partners: &[NodeId]) -> Vec<NodeId> {
+        let count = self.pings();
+        let from = match &self.pinged {
+            Some(last) => std::ops::Bound::Excluded(last),
+            None => std::ops::Bound::Unbounded,
+        };
+        let rest = self.peers.range((from, std::ops::Bound::Unbounded));
+        let turn: Vec<NodeId> =
+            rest.chain(&self.peers).take(count).map(|(id, _)| id.clone()).collect();
+        self.pinged = turn.last().cloned();
+        turn.into_iter().filter(|id| !partners.contains(id)).collect()
+    }
+
+    fn pings(&self) -> usize {
+        let count = PINGS_MIN.max(self.peers.len().div_ceil(PINGS_ONE_OF));
+        count.min(self.peers.len())
+    }
+
+    /// From one ping of a node in its turn to the next.
+    fn ping_every(&self) -> Duration {
+        let rounds = self.peers.len().div_ceil(self.pings().max(1)).max(1);
+        self.config.interval * u32::try_from(rounds).unwrap_or(u32::MAX)
+    }
+
+    /// A digest is on its way to that node.
+    pub(crate) fn pinging(&mut self, to: &NodeId) {
+        if let Some(peer) = self.peers.get_mut(to) {
+            peer.direct.pinged();
+        }
+    }
+
+    /// What to answer a digest with that came with that heartbeat: it goes back as it came, so that its
+    /// sender knows what was answered.
+    pub(crate) fn delta(&self, sender: &Pulse, heard: &[Beat]) -> GossipBody {
         let mut pulses = vec![];
         let mut wanted = vec![];
         for beat in heard {
+            if beat.node == sender.beat.node {
+                pulses.push(sender.clone());
+                continue;
+            }
             let Some(pulse) = self.pulse(&beat.node) else {
                 if order(beat) > (0, 0) && self.peers.contains_key(&beat.node) {
                     wanted.push(beat.node.clone());
@@ -167,9 +257,17 @@ impl Heartbeats {
         self.peers.get(id)?.pulse.as_ref()
     }
 
+    /// A packet came from that node.
+    pub(crate) fn spoke(&mut self, now: Moment, from: &NodeId) {
+        if let Some(peer) = self.peers.get_mut(from) {
+            peer.spoke = Some(now);
+        }
+    }
+
     /// A heartbeat was heard of, from the node itself or from another one.
-    pub(crate) fn hear(&mut self, now: Moment, pulse: &Pulse, direct: bool) -> Option<Verdict> {
+    pub(crate) fn hear(&mut self, now: Moment, pulse: &Pulse, from: &NodeId) -> Option<Verdict> {
         let node = &pulse.beat.node;
+        let in_step = self.peers.get(from).is_none_or(|from| from.in_step);
         let peer = self.peers.get_mut(node)?;
         let before = peer.pulse.as_ref().map(|known| order(&known.beat));
         if before.is_some_and(|before| before >= order(&pulse.beat)) {
@@ -179,8 +277,9 @@ impl Heartbeats {
         if pulse.leaving {
             return peer.judge(node, false, || "it said that it goes".into());
         }
+        // What was under way while this node stood still is worth remembering, and no sign of life.
         // The first word of a node may be an old one, unless it is the node's own.
-        if before.is_none() && !direct {
+        if !in_step || (before.is_none() && node != from) {
             return None;
         }
         if peer.reachable {
@@ -188,12 +287,61 @@ impl Heartbeats {
         } else {
             peer.detector.resume(now);
         }
-        peer.judge(node, true, || "heard of".into())
+        if peer.life == Some(pulse.beat.generation) {
+            // Given up in this very life, it has to answer again.
+            return None;
+        }
+        let again = peer.life.replace(pulse.beat.generation).is_some();
+        peer.direct = Direct::new(now);
+        let why = || if again { "it has started again" } else { "heard of" }.into();
+        peer.judge(node, true, why)
     }
 
-    /// The observer stood still for that long.
-    pub(crate) fn forgive(&mut self, pause: Duration, now: Moment) {
-        self.peers.values_mut().for_each(|peer| peer.detector.forgive(pause, now));
+    /// A node has answered the ping that went out with that heartbeat of this node.
+    pub(crate) fn answered(&mut self, now: Moment, from: &NodeId, beat: &Beat) -> Option<Verdict> {
+        if (&beat.node, beat.generation) != (&self.own.beat.node, self.own.beat.generation) {
+            return None;
+        }
+        let made = self.made.at(beat.version)?;
+        let every = self.ping_every();
+        let peer = self.peers.get_mut(from)?;
+        if beat.version < self.since_pause {
+            return None;
+        }
+        peer.in_step |= now >= self.drained;
+        let leaving = peer.pulse.as_ref().is_some_and(|pulse| pulse.leaving);
+        if !peer.direct.answered(now, made, &self.config) || leaving {
+            return None;
+        }
+        if peer.reachable {
+            peer.direct.beat(now);
+            return None;
+        }
+        let away = peer.direct.given_up(now).as_secs_f64();
+        if !peer.direct.tried(now, every, &self.config) || peer.life.is_none() {
+            return None;
+        }
+        let why = || {
+            format!(
+                "it answers again, {away:.1} s after it was given up, and has not been started anew: it \
+                 stood still or was cut off"
+            )
+        };
+        peer.detector.resume(now);
+        peer.judge(from, true, why)
+    }
+
+    /// The observer stood still for that long. If that was long, what comes in next may be as old.
+    pub(crate) fn forgive(&mut self, pause: Duration, is_long: bool, now: Moment) {
+        for peer in self.peers.values_mut() {
+            peer.detector.forgive(pause, now);
+            peer.direct.forgive(pause, now);
+            peer.in_step &= !is_long;
+        }
+        if is_long {
+            self.since_pause = self.own.beat.version + 1;
+            self.drained = now + DRAINING;
+        }
     }
 
     /// Nobody is waited for any longer who was never heard of.
@@ -205,13 +353,13 @@ impl Heartbeats {
     /// Whose silence has become too suspicious?
     pub(crate) fn suspect(&mut self, now: Moment) -> Vec<Verdict> {
         let mut verdicts = vec![];
+        let every = self.ping_every();
         let trusted = |peer: &Peer| peer.reachable || !peer.judged;
         for (node, peer) in self.peers.iter_mut().filter(|(_, peer)| trusted(peer)) {
-            let phi = peer.detector.phi(now, &self.config);
-            if phi >= self.config.threshold {
-                let silence = peer.detector.silence(now).as_secs_f64();
-                let why = || format!("silent for {silence:.1} s, phi {phi:.1}");
-                verdicts.extend(peer.judge(node, false, why));
+            if peer.phi(now, every, &self.config) >= self.config.threshold {
+                let why = peer.why(now, every, &self.config);
+                peer.direct.lapsed(now);
+                verdicts.extend(peer.judge(node, false, || why));
             }
         }
         verdicts
@@ -245,16 +393,63 @@ impl Heartbeats {
             return (0.0, "this node".into(), program);
         }
         let Some(peer) = self.peers.get(id) else { return (0.0, "not a member".into(), program) };
-        let verdict = if peer.reachable {
-            format!("heard of {:.1} s ago", peer.detector.silence(now).as_secs_f64())
-        } else {
-            peer.reason.clone()
+        let verdict = match (peer.reachable, peer.direct.trip()) {
+            (false, _) => peer.reason.clone(),
+            (true, None) => {
+                format!("heard of {:.1} s ago", peer.detector.silence(now).as_secs_f64())
+            }
+            (true, Some(trip)) => format!(
+                "heard of {:.1} s ago, answered {:.1} s ago within {} ms",
+                peer.detector.silence(now).as_secs_f64(),
+                peer.direct.silence(now).as_secs_f64(),
+                trip.as_millis().max(1),
+            ),
         };
-        (peer.detector.phi(now, &self.config), verdict, program)
+        (peer.phi(now, self.ping_every(), &self.config), verdict, program)
     }
 }
 
 impl Peer {
+    fn newest(&self, id: &NodeId) -> Beat {
+        match &self.pulse {
+            Some(pulse) => pulse.beat.clone(),
+            None => Beat { node: id.clone(), generation: 0, version: 0 },
+        }
+    }
+
+    /// How suspicious it is: as a silent node, or as one that doesn't answer.
+    fn phi(&self, now: Moment, every: Duration, config: &DetectorConfig) -> f64 {
+        let silent = self.detector.phi(now, config);
+        // Whether a node answers is asked once it is known to be there, and can be told once it was asked.
+        let asked = self.life.is_some() && self.direct.unanswered() >= UNANSWERED_MIN;
+        if asked { silent.max(self.direct.phi(now, every, config)) } else { silent }
+    }
+
+    /// What speaks against it, for people.
+    fn why(&self, now: Moment, every: Duration, config: &DetectorConfig) -> String {
+        let phi = self.phi(now, every, config);
+        let silence = self.detector.silence(now);
+        if self.life.is_none() || silence >= SILENT {
+            let silence = silence.as_secs_f64();
+            return format!("silent for {silence:.1} s, nobody hears its heart, phi {phi:.1}");
+        }
+        let (unanswered, since) = (self.direct.unanswered(), self.direct.silence(now));
+        let pings = match self.direct.trip() {
+            Some(trip) if trip > config.answer_max => {
+                format!("it answers direct pings after {:.1} s", trip.as_secs_f64())
+            }
+            _ => {
+                format!("{unanswered} direct pings in {:.1} s are unanswered", since.as_secs_f64())
+            }
+        };
+        let heard = if self.spoke.is_some_and(|spoke| now.since(spoke) < SILENT) {
+            "though its own packets come through: the way there is broken"
+        } else {
+            "though others hear it: the way to it or back is broken"
+        };
+        format!("{pings}, {heard}, phi {phi:.1}")
+    }
+
     fn judge(
         &mut self,
         node: &NodeId,
@@ -272,144 +467,4 @@ impl Peer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Timing;
-
-    fn node(number: usize) -> NodeId {
-        NodeId::new(&format!("n{number:04}")).expect("a good name")
-    }
-
-    fn heartbeats(me: usize, members: usize) -> Heartbeats {
-        let mut heartbeats = Heartbeats::new(node(me), 1, "1.0".into(), Timing::lan().detector);
-        let members: Vec<NodeId> = (0..members).map(node).collect();
-        heartbeats.set_members(at(0), members.iter());
-        heartbeats.beat(Epoch(1));
-        heartbeats
-    }
-
-    fn at(ms: u64) -> Moment {
-        Moment(ms * 1_000)
-    }
-
-    /// One exchange: digest, delta, delta.
-    fn exchange(now: Moment, from: &mut Heartbeats, to: &mut Heartbeats) -> Vec<Verdict> {
-        let mut verdicts = vec![];
-        let GossipBody::Digest { pulse, heard } = from.digest() else { panic!("a digest") };
-        verdicts.extend(to.hear(now, &pulse, true));
-        let GossipBody::Delta { pulses, wanted, .. } = to.delta(&heard) else { panic!("a delta") };
-        for pulse in pulses {
-            let direct = pulse.beat.node == to.own().beat.node;
-            verdicts.extend(from.hear(now, &pulse, direct));
-        }
-        let GossipBody::Delta { pulses, .. } = from.wanted(&wanted) else { panic!("a delta") };
-        for pulse in pulses {
-            verdicts.extend(to.hear(now, &pulse, false));
-        }
-        verdicts
-    }
-
-    #[test]
-    fn news_travels_through_others() {
-        let (mut a, mut b, mut c) = (heartbeats(0, 3), heartbeats(1, 3), heartbeats(2, 3));
-        exchange(at(0), &mut a, &mut b);
-        assert!(a.is_reachable(&node(1)) && b.is_reachable(&node(0)));
-        exchange(at(100), &mut b, &mut c);
-        assert!(!c.is_reachable(&node(0)), "the first word of a node may be an old one");
-        a.beat(Epoch(1));
-        exchange(at(250), &mut a, &mut b);
-        let verdicts = exchange(at(300), &mut b, &mut c);
-        assert_eq!(verdicts.len(), 1);
-        assert!(c.is_reachable(&node(0)), "its heart has beaten since");
-    }
-
-    #[test]
-    fn the_silent_are_suspected_once_and_the_returned_are_back_at_once() {
-        let (mut a, mut b) = (heartbeats(0, 2), heartbeats(1, 2));
-        for n in 0..40 {
-            a.beat(Epoch(1));
-            exchange(at(n * 250), &mut a, &mut b);
-        }
-        assert_eq!(b.suspect(at(11_000)), vec![]);
-        let verdicts = b.suspect(at(14_000));
-        assert!(verdicts.len() == 1 && !verdicts[0].reachable, "{verdicts:?}");
-        assert_eq!(b.suspect(at(15_000)), vec![]);
-        let mut again = heartbeats(0, 2);
-        again.renew(2);
-        again.beat(Epoch(1));
-        assert!(
-            exchange(at(16_000), &mut again, &mut b)
-                .iter()
-                .any(|v| v.node == node(0) && v.reachable)
-        );
-    }
-
-    #[test]
-    fn who_was_never_heard_of_is_unreachable_after_a_while() {
-        let mut a = heartbeats(0, 3);
-        assert_eq!(a.suspect(at(500)), vec![], "it may be about to speak");
-        let mut b = heartbeats(1, 3);
-        exchange(at(600), &mut b, &mut a);
-        b.beat(Epoch(1));
-        exchange(at(4_000), &mut b, &mut a);
-        let verdicts = a.suspect(at(5_000));
-        assert!(matches!(&verdicts[..], [v] if v.node == node(2) && !v.reachable), "{verdicts:?}");
-        assert_eq!(a.suspect(at(5_100)), vec![]);
-        let mut c = heartbeats(2, 3);
-        c.beat(Epoch(1));
-        assert!(exchange(at(6_000), &mut c, &mut a).iter().any(|v| v.node == node(2)));
-        assert!(a.is_reachable(&node(2)));
-    }
-
-    #[test]
-    fn who_is_waited_for_no_longer_is_unreachable_until_it_speaks() {
-        let (mut a, mut b) = (heartbeats(0, 3), heartbeats(1, 3));
-        exchange(at(100), &mut b, &mut a);
-        let verdicts = a.miss();
-        assert!(matches!(&verdicts[..], [v] if v.node == node(2) && !v.reachable), "{verdicts:?}");
-        assert_eq!((a.miss(), a.suspect(at(500))), (vec![], vec![]), "it is said once");
-        let mut c = heartbeats(2, 3);
-        let verdicts = exchange(at(600), &mut c, &mut a);
-        assert!(verdicts.iter().any(|v| v.node == node(2) && v.reachable), "{verdicts:?}");
-    }
-
-    #[test]
-    fn who_says_that_it_goes_is_unreachable_at_once_and_old_news_change_nothing() {
-        let (mut a, mut b) = (heartbeats(0, 2), heartbeats(1, 2));
-        exchange(at(0), &mut a, &mut b);
-        let old = a.own().clone();
-        a.leave();
-        let verdict = b.hear(at(10), &a.own().clone(), true).expect("a verdict");
-        assert!(!verdict.reachable);
-        assert_eq!(b.hear(at(20), &old, false), None);
-        assert!(!b.is_reachable(&node(0)));
-    }
-
-    #[test]
-    fn a_node_that_lost_count_learns_it() {
-        let (mut a, mut b) = (heartbeats(0, 2), heartbeats(1, 2));
-        a.renew(7);
-        a.beat(Epoch(1));
-        exchange(at(0), &mut a, &mut b);
-        let mut again = heartbeats(0, 2);
-        let GossipBody::Digest { heard, .. } = b.digest() else { panic!("a digest") };
-        assert_eq!(again.forgotten(&heard[0]), Some(8));
-        again.renew(8);
-        assert_eq!(again.forgotten(&heard[0]), None);
-    }
-
-    #[test]
-    fn strangers_have_no_heartbeat_and_a_large_cluster_is_covered_in_turns() {
-        let mut a = heartbeats(0, 300);
-        let mut stranger = heartbeats(999, 1);
-        stranger.beat(Epoch(1));
-        assert_eq!(a.hear(at(0), &stranger.own().clone(), true), None);
-        let mut spoken_of = std::collections::BTreeSet::new();
-        for _ in 0..5 {
-            let GossipBody::Digest { heard, .. } = a.digest() else { panic!("a digest") };
-            assert!(heard.len() <= MAX_BEATS);
-            spoken_of.extend(heard.into_iter().map(|beat| beat.node));
-        }
-        assert_eq!(spoken_of.len(), 299);
-    }
-}
+mod tests;

@@ -111,6 +111,9 @@ impl Membership {
     /// Takes one input and pushes what is to be done about it, in order.
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
         self.now = self.now.max(now.moment);
+        if self.phase == Phase::Running {
+            self.notice_pause();
+        }
         self.take(input);
         loop {
             self.settle();

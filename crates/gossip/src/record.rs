@@ -43,6 +43,18 @@ impl Record {
     }
 }
 
+/// What is left of a record that may not be the newest one that the node has saved, for a node that goes on
+/// from it: it stays in its cluster, and recalls its votes before it votes again. Nothing is left of one
+/// that can't be read, or from before the node was in a cluster: it can't be known how it was taken in.
+pub fn forget_votes(record: &[u8]) -> Option<Vec<u8>> {
+    let mut record = Record::decode(record).ok()?;
+    let state = &record.decree.as_ref()?.state;
+    // A sole member has nobody to recall a vote from, and needs nobody's: what it knows is all there is.
+    let memory = if state.members.len() > 1 { Memory::Lost } else { Memory::Whole };
+    record.acceptor = Acceptor::new(state.epoch.next(), memory);
+    Some(record.encode())
+}
+
 /// Where a node keeps its membership record.
 pub trait MembershipStore: Send + Sync {
     /// The record's bytes; none if none was ever saved.

@@ -26,7 +26,9 @@ pub(crate) struct Conductor {
     pub(crate) store: Arc<RocksStore>,
     pub(crate) readiness: Readiness,
     pub(crate) status: Arc<Status>,
-    pub(crate) failure: watch::Sender<Option<String>>,
+    pub(crate) failure: Arc<watch::Sender<Option<String>>>,
+    /// The agreed state that the vnodes act under.
+    pub(crate) views: watch::Sender<Option<Arc<View>>>,
     /// The other members whose addresses the peers know.
     pub(crate) known: BTreeSet<NodeId>,
 }
@@ -74,6 +76,7 @@ impl Conductor {
             let _ = made.await;
         }
         self.tell(|| Order::Act(Arc::clone(&view)));
+        self.views.send_replace(Some(view));
         self.status.acting(state.epoch, held.len());
         let members: Vec<_> = state.members.keys().map(NodeId::as_str).collect();
         tracing::info!(

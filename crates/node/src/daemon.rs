@@ -9,6 +9,9 @@
 //! ```
 //!
 //! One deadline holds for the whole end; what has not ended by then is cut off, with a log line.
+//!
+//! A store that is damaged, or has stopped writing, ends everything in the same order, and all is started
+//! again: damaged stores are set aside on the way. To whoever started the node it is the same node.
 
 use std::{
     collections::BTreeSet,
@@ -28,6 +31,7 @@ use anello_replica::store::Store;
 use anello_transport::{ActorRef, Listener, ListenerConfig, Peers, PeersConfig, Worker};
 use tokio::{
     sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
     time::{Instant, timeout_at},
 };
 
@@ -38,11 +42,13 @@ use crate::{
     credentials::Credentials,
     data_dir::{DataDir, Identity as Owner},
     holdings::NodeHoldings,
+    mending::{self, Opened, open_store},
     node::{StartError, Started},
     open_files,
     readiness::Readiness,
-    rocks::RocksStore,
+    rocks::{RocksStore, Trouble},
     routes::{MembershipRefs, Routes},
+    salvage::Salvage,
     status::{self, Status},
 };
 
@@ -50,40 +56,99 @@ use crate::{
 const STOP_MAX: Duration = Duration::from_secs(10);
 /// The last of it, in which no request is waited for any more: for closing connections and the store.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
+/// How long a start may be tried anew that follows the end of the node's former self.
+const RESTART_MAX: Duration = Duration::from_secs(10);
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
 /// Between two looks at whether the store is still in use.
 const TICK: Duration = Duration::from_millis(1);
 
 /// Runs a node until it is asked to stop; says over `started` whether it runs.
 pub(crate) fn run(
-    config: Config,
+    mut config: Config,
     credentials: Credentials,
     readiness: Readiness,
-    asked_to_stop: oneshot::Receiver<()>,
+    mut asked_to_stop: oneshot::Receiver<()>,
     started: &SyncSender<Result<Started, StartError>>,
 ) {
-    let stopped = actix::System::new().block_on(async {
-        match Daemon::start(config, credentials, readiness).await {
-            Ok(daemon) => {
-                let addresses = Started {
-                    quic: daemon.listener.local_address(),
-                    http: daemon.http,
-                    failure: daemon.failure.clone(),
-                };
+    let (failure_in, failure) = watch::channel(None);
+    let failure_in = Arc::new(failure_in);
+    let mut is_started = false;
+    let mut restart_by = None;
+    loop {
+        let run = run_once(&mut config, &credentials, &readiness, &failure_in, async |daemon| {
+            if !is_started {
+                let (quic, http) = (daemon.listener.local_address(), daemon.http);
                 // Whoever started the node has its handle, or has gone and stops it by that.
-                let _ = started.send(Ok(addresses));
+                let _ = started.send(Ok(Started { quic, http, failure: failure.clone() }));
+                is_started = true;
+            }
+            tokio::select! {
                 // Dropping the sender asks as well.
-                let _ = asked_to_stop.await;
-                Some(daemon.stop().await)
+                _ = &mut asked_to_stop => None,
+                trouble = in_trouble(&daemon.store) => Some(trouble),
+            }
+        });
+        match run {
+            Ok(None) => return,
+            Ok(Some(Trouble::Damaged(_) | Trouble::Stuck(_))) => {
+                restart_by = Some(Instant::now() + RESTART_MAX);
             }
             Err(error) => {
-                let _ = started.send(Err(error));
-                None
+                // Its former self may have to let go of a port or of the directory yet.
+                let may_pass = matches!(error, StartError::Listen { .. } | StartError::DataDir(_));
+                if !may_pass || restart_by.is_none_or(|end| Instant::now() >= end) {
+                    match is_started {
+                        true => drop(failure_in.send_replace(Some(error.to_string()))),
+                        false => drop(started.send(Err(error))),
+                    }
+                    return;
+                }
+                thread::sleep(RESTART_PAUSE);
             }
         }
-    });
+        if !matches!(asked_to_stop.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
+            return;
+        }
+    }
+}
+
+/// Runs it once, until `end` comes to an end, whose outcome is returned.
+fn run_once(
+    config: &mut Config,
+    credentials: &Credentials,
+    readiness: &Readiness,
+    failure: &Arc<watch::Sender<Option<String>>>,
+    end: impl AsyncFnOnce(&Daemon) -> Option<Trouble>,
+) -> Result<Option<Trouble>, StartError> {
+    let (stopped, trouble) = actix::System::new().block_on(async {
+        let daemon = Daemon::start(config, credentials, readiness, failure).await?;
+        // The next start is where the others, and clients, know the node to be.
+        (config.listen.http, config.listen.quic) = (daemon.http, daemon.listener.local_address());
+        let trouble = end(&daemon).await;
+        if let Some(trouble) = &trouble {
+            readiness.set(false);
+            tracing::warn!("starting again");
+            if let Trouble::Damaged(what) = trouble {
+                mending::note(&config.node.data_dir, what)?;
+            }
+        }
+        Ok::<_, StartError>((daemon.stop().await, trouble))
+    })?;
     // All that ran on this thread is gone.
-    if let Some(stopped) = stopped {
-        stopped.close();
+    match stopped.close() {
+        false if trouble.is_some() => {
+            Err(StartError::Broken("the store is in trouble, and something still uses it".into()))
+        }
+        _ => Ok(trouble),
+    }
+}
+
+/// Waits until the store is in trouble.
+async fn in_trouble(store: &RocksStore) -> Trouble {
+    let mut told = store.trouble();
+    match told.wait_for(Option::is_some).await {
+        Ok(trouble) => trouble.clone().expect("it was waited for"),
+        Err(_) => unreachable!("the store tells as long as it is there"),
     }
 }
 
@@ -91,7 +156,8 @@ pub(crate) fn run(
 struct Daemon {
     listener: Listener,
     http: SocketAddr,
-    failure: watch::Receiver<Option<String>>,
+    /// What can be read of damaged stores is being brought back.
+    salvage: Option<JoinHandle<()>>,
     arbiters: Vec<Arbiter>,
     gossip: Addr<GossipActor>,
     gossip_peers: Peers,
@@ -109,25 +175,27 @@ struct Stopped {
 
 impl Daemon {
     async fn start(
-        config: Config,
-        credentials: Credentials,
-        readiness: Readiness,
+        config: &Config,
+        credentials: &Credentials,
+        readiness: &Readiness,
+        failure: &Arc<watch::Sender<Option<String>>>,
     ) -> Result<Self, StartError> {
-        let data_dir_failed = |error| StartError::of_data_dir(error, &config);
+        let data_dir_failed = |error| StartError::of_data_dir(error, config);
         let mut data_dir =
-            DataDir::open(&config.node.data_dir, Owner::of(&config)).map_err(data_dir_failed)?;
-        let store = Arc::new(RocksStore::open(&data_dir.store(), config.durability)?);
-        let is_empty = store.is_empty().map_err(StartError::Broken)?;
+            DataDir::open(&config.node.data_dir, Owner::of(config)).map_err(data_dir_failed)?;
+        let Opened { store, is_empty } =
+            open_store(&data_dir, config.durability, config.cluster.partitions)?;
+        let replacement = store.replacement().map_err(StartError::Broken)?;
         // Both ports come before the identity: a start that fails for a port leaves a directory that
         // belongs to nobody.
-        let http = listen_http(&config)?;
-        let quic_port = hold_quic_port(&config)?;
+        let http = listen_http(config)?;
+        let quic_port = hold_quic_port(config)?;
         data_dir.adopt(is_empty).map_err(data_dir_failed)?;
 
         let status = Arc::new(Status::new());
         let (ask, questions) = status::questions();
         let routes = Routes::new(config.cluster.partitions, ask);
-        let arbiters = start_arbiters(&config, &credentials, &store, &routes, &status).await?;
+        let arbiters = start_arbiters(config, credentials, &store, &routes, &status).await?;
         let coordinators = arbiters.iter().map(|arbiter| arbiter.coordinator.clone()).collect();
         routes.set_coordinators(coordinators);
         let in_flight = arbiters.iter().map(|arbiter| arbiter.in_flight.clone()).collect();
@@ -136,17 +204,21 @@ impl Daemon {
         actix::spawn(status::answer(questions, node, Arc::clone(&status), figures, in_flight));
 
         drop(quic_port);
-        let listener = listen_quic(&config, &credentials, &routes, &arbiters).await?;
+        let listener = listen_quic(config, credentials, &routes, &arbiters).await?;
         let quic = listener.local_address();
         let http_address = http.local_addr().map_err(StartError::Runtime)?;
-        log_start(&config, quic, http_address);
+        log_start(config, quic, http_address);
 
+        let mut membership = membership(config, quic, http_address);
+        if replacement.as_ref().is_some_and(|it| it.lost_membership) {
+            forbid_founding(&mut membership, &store)?;
+        }
         let gossip_peers = Peers::new(credentials.identity.clone(), PeersConfig::default());
         let gossip_peers = gossip_peers.map_err(StartError::Runtime)?;
         let (events_in, events) = mpsc::unbounded_channel();
         let holdings = NodeHoldings { store: Arc::clone(&store), arbiters: orders(&arbiters) };
         let gossip = GossipActor::new(
-            membership(&config, quic, http_address),
+            membership,
             Arc::clone(&store) as Arc<dyn MembershipStore>,
             Box::new(holdings),
             gossip_peers.clone(),
@@ -161,23 +233,32 @@ impl Daemon {
             describe: ActorRef::mailbox(gossip.clone().recipient()),
             alter: ActorRef::mailbox(gossip.clone().recipient()),
         });
-        let (failure_in, failure) = watch::channel(None);
+        let (views_in, views) = watch::channel(None);
         let conductor = Conductor {
             node: config.node.id.clone(),
             arbiters: orders(&arbiters),
             peers: arbiters.iter().map(|arbiter| arbiter.peers.clone()).collect(),
             store: Arc::clone(&store),
-            readiness,
+            readiness: readiness.clone(),
             status,
-            failure: failure_in,
+            failure: Arc::clone(failure),
+            views: views_in,
             known: BTreeSet::new(),
         };
         actix::spawn(conductor.run(events));
-        serve_http(http, &credentials, &arbiters).await?;
+        let salvage = Salvage {
+            node: config.node.id.clone(),
+            data_dir: data_dir.path().into(),
+            store: Arc::downgrade(&store),
+            vnodes: routes.store(),
+            views,
+        };
+        let salvage = replacement.map(|replacement| actix::spawn(salvage.run(replacement)));
+        serve_http(http, credentials, &arbiters).await?;
         Ok(Self {
             listener,
             http: http_address,
-            failure,
+            salvage,
             arbiters,
             gossip,
             gossip_peers,
@@ -192,6 +273,9 @@ impl Daemon {
         let requests_end = deadline - CLOSE_MAX;
         tracing::info!("stopping: no more requests are taken");
         let Self { listener, arbiters, gossip, gossip_peers, store, data_dir, .. } = self;
+        if let Some(salvage) = self.salvage {
+            salvage.abort();
+        }
         let draining: Vec<_> = arbiters
             .iter()
             .map(|arbiter| {
@@ -246,10 +330,11 @@ async fn end_arbiters(arbiters: Vec<Arbiter>, deadline: Instant) -> bool {
 }
 
 impl Stopped {
-    /// Closes the store, then gives the data directory back.
-    fn close(self) {
+    /// Closes the store, then gives the data directory back; whether it could be closed.
+    fn close(self) -> bool {
         let figures = self.store.figures();
-        if close(self.store, self.deadline) {
+        let is_closed = close(self.store, self.deadline);
+        if is_closed {
             drop(self.data_dir);
         } else {
             tracing::warn!("the store was not closed: something still uses it");
@@ -262,6 +347,7 @@ impl Stopped {
             largest_group = figures.largest_group,
             "stopped"
         );
+        is_closed
     }
 }
 
@@ -394,6 +480,24 @@ fn membership(config: &Config, quic: SocketAddr, http: SocketAddr) -> Membership
     }
 }
 
+/// A node that has lost what it knew of its cluster must not found another one in its place.
+fn forbid_founding(
+    membership: &mut MembershipConfig,
+    store: &RocksStore,
+) -> Result<(), StartError> {
+    membership.first_seed = false;
+    let is_lost = store.load().map_err(StartError::Broken)?.is_none();
+    if is_lost && membership.other_seeds.is_empty() {
+        return Err(StartError::Broken(
+            "the membership record was lost with a damaged store, and the settings name no other seed to \
+             ask for it: restore the data directory from a backup, or give the node an empty one, with \
+             which it begins a new cluster"
+                .into(),
+        ));
+    }
+    Ok(())
+}
+
 fn log_start(config: &Config, quic: SocketAddr, http: SocketAddr) {
     let (node, cluster) = (&config.node, &config.cluster);
     tracing::info!(
@@ -422,7 +526,7 @@ mod tests {
     #[test]
     fn a_store_is_closed_once_nobody_else_uses_it() {
         let dir = tempfile::tempdir().expect("a directory");
-        let open = || RocksStore::open(&dir.path().join("db"), Durability::Os).map(Arc::new);
+        let open = || RocksStore::open(&dir.path().join("db"), Durability::Os, 256).map(Arc::new);
         let store = open().expect("opens");
         let used = Arc::clone(&store);
         assert!(!close(store, Instant::now()), "somebody uses it");

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A store without an identity, or an identity without a store, means that something was lost: the
-//! node then refuses to start instead of serving as if it had been empty.
+//! node then refuses to start instead of serving as if it had been empty. What is there besides while a
+//! damaged store is replaced, [`crate::mending`] says.
 
 use std::{
     fmt, fs,
@@ -20,11 +21,11 @@ use anello_protocol::id::{ClusterName, Datacenter, NodeId, Rack};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::config::Config;
+use crate::{config::Config, mending};
 
 const LOCK: &str = "LOCK";
 const IDENTITY: &str = "identity.toml";
-const STORE: &str = "db";
+pub(crate) const STORE: &str = "db";
 const FORMAT: u32 = 1;
 
 /// Why a data directory can't be used; nothing in it was changed.
@@ -180,10 +181,20 @@ impl DataDir {
             return Err(DataDirError::OtherIdentity { path: path.into(), differences });
         }
         // RocksDB would quietly make an empty store where its file CURRENT is missing.
-        if !path.join(STORE).join("CURRENT").exists() {
+        if !path.join(STORE).join("CURRENT").exists() && !mending::is_noted(path) {
             return Err(DataDirError::StoreGone(path.into()));
         }
         Ok(false)
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it has no identity yet.
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// Where the store is.
@@ -213,7 +224,7 @@ impl DataDir {
 }
 
 /// Writes a file so that after a crash it is there in full or not at all.
-fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let draft = dir.join(format!("{name}.draft"));
     let mut file = fs::File::create(&draft)?;
     file.write_all(bytes)?;

@@ -27,12 +27,15 @@ mod daemon;
 mod data_dir;
 mod holdings;
 pub mod log;
+mod mending;
 mod node;
 mod open_files;
 mod readiness;
 pub mod rocks;
 mod routes;
+mod salvage;
 mod status;
 
 pub use data_dir::DataDirError;
+pub use mending::MendError;
 pub use node::{Node, StartError};

@@ -74,8 +74,23 @@ fn run(config: Config) -> Result<(), StartError> {
             Ok([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?])
         })
         .map_err(StartError::Runtime)?;
-    let node = Node::start(config)?;
     let [terminate, interrupt] = &mut asked_to_end;
+    // A start may take long: a log is replayed, room on the disk waited for. It may be cut off anywhere.
+    let started = runtime.block_on(async {
+        let starting = tokio::task::spawn_blocking(|| Node::start(config));
+        tokio::select! {
+            _ = terminate.recv() => None,
+            _ = interrupt.recv() => None,
+            started = starting => Some(started),
+        }
+    });
+    let Some(started) = started else {
+        tracing::info!("asked to end before it had started");
+        runtime.shutdown_background();
+        return Ok(());
+    };
+    let ended = |error: tokio::task::JoinError| StartError::Broken(error.to_string());
+    let node = started.map_err(ended)??;
     let asked = runtime.block_on(async {
         tokio::select! {
             _ = terminate.recv() => Ok("SIGTERM"),

@@ -19,6 +19,7 @@ use crate::{
     credentials::Credentials,
     daemon,
     data_dir::{DataDir, DataDirError, Identity},
+    mending::MendError,
     readiness::Readiness,
     rocks::OpenError,
 };
@@ -35,6 +36,9 @@ pub enum StartError {
     /// The store can't be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The store is damaged, and no other can be put in its place.
+    #[error(transparent)]
+    Mend(#[from] MendError),
     /// A port can't be listened at.
     #[error("{place}: can't listen at {address}: {source}")]
     Listen {
@@ -74,6 +78,7 @@ impl StartError {
             Self::Settings(_) | Self::DataDir(DataDirError::OtherIdentity { .. }) => true,
             Self::DataDir(_)
             | Self::Store(_)
+            | Self::Mend(_)
             | Self::Listen { .. }
             | Self::Runtime(_)
             | Self::Broken(_) => false,

@@ -3,17 +3,39 @@
 //! [`store`] answers the ports, [`commit`] makes writes durable, many at a time, [`keys`] says where
 //! what lies, [`options`] how RocksDB is set up, [`run`] what is known of the process before this one,
 //! [`recent`] what was written lately, [`held`] of which keyspaces there is data, [`sweep`] deletes what
-//! dropped keyspaces leave behind.
+//! dropped keyspaces leave behind. [`room`] says whether the disk has room, [`watch`] looks, [`trouble`] is
+//! told when a store is damaged, and [`wreck`] reads what can be read of one that is.
+//!
+//! [`leaves`] are those of the Merkle trees, [`keeper`] keeps them in step with the data, [`trees`] answers
+//! their port, [`tombstones`] are a list of what was deleted, [`shelf`] is where hints are kept, and
+//! [`layout`] brings a store of an older version to all that.
 
 mod commit;
 mod held;
+mod keeper;
 mod keys;
+mod layout;
+mod leaves;
 mod options;
 mod recent;
+mod room;
 mod run;
+mod shelf;
 mod store;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod tombstones;
+mod trees;
+mod trouble;
+mod watch;
+mod wreck;
 
-pub use self::store::{CommitFigures, OpenError, RocksStore};
+pub(crate) use self::{
+    store::Replacement,
+    wreck::{Salvaged, Wreck},
+};
+pub use self::{
+    store::{CommitFigures, OpenError, RocksStore},
+    trouble::Trouble,
+};

@@ -84,6 +84,8 @@ pub mod tag {
     pub const ALTER_KEYSPACE: u16 = 42;
     /// [`super::admin::DescribeNode`]
     pub const DESCRIBE_NODE: u16 = 43;
+    /// [`super::admin::StartRepair`]
+    pub const START_REPAIR: u16 = 44;
     // 60 and on: gossip
     /// [`super::gossip::GossipPacket`]
     pub const GOSSIP_PACKET: u16 = 60;

@@ -72,7 +72,6 @@ fn replica_messages() {
 #[test]
 fn hint_messages() {
     check_message("store-hint", &samples::store_hint(), &samples::store_replies());
-    check_message("mint-hint", &samples::mint_hint(), &samples::mint_replies());
     check_message("read-hints", &samples::read_hints(), &samples::read_replies());
     check_message("mint-hint", &samples::mint_hint(), &samples::mint_replies());
     check_message("request-credit", &samples::request_credit(), &[samples::credit()]);
@@ -102,6 +101,7 @@ fn admin_messages() {
     check_message("describe-cluster", &samples::describe_cluster(), &[samples::cluster_view()]);
     check_message("alter-keyspace", &samples::alter_keyspace(), &samples::alter_replies());
     check_message("describe-node", &samples::describe_node(), &[samples::node_status()]);
+    check_message("start-repair", &samples::start_repair(), &[samples::repair_started()]);
 }
 
 #[test]

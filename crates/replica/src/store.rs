@@ -64,10 +64,16 @@ impl Summary {
 /// Called once, on any thread, when the fate of a commit is known.
 pub type CommitDone = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
-/// The store's queue is full: the commit was not taken, and never will be.
+/// Why a commit was not taken: nothing of it is kept, and never will be.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[error("the store's queue is full")]
-pub struct StoreBusy;
+pub enum NotTaken {
+    /// The store's queue is full.
+    #[error("the store's queue is full")]
+    Busy,
+    /// The disk has too little room left.
+    #[error("the disk is full")]
+    DiskFull,
+}
 
 /// The storage engine failed. A commit that failed may have been kept all the same.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -102,9 +108,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Takes a batch in and returns at once; `done` is called once it is durable, or has failed.
     ///
-    /// Batches of one vnode are kept in the order in which they were given. The queue is bounded: when
-    /// it is full, the batch is not taken and `done` is dropped.
-    fn commit(&self, commit: Commit, done: CommitDone) -> Result<(), StoreBusy>;
+    /// Batches of one vnode are kept in the order in which they were given. The queue is bounded, and so
+    /// is the disk: when either is full, the batch is not taken and `done` is dropped.
+    fn commit(&self, commit: Commit, done: CommitDone) -> Result<(), NotTaken>;
 
     /// What a vnode last asked to be remembered. Reads the disk: for starting up.
     fn load_vnode(&self, partition: PartitionId) -> Result<Option<VnodeRecord>, StoreError>;

@@ -29,7 +29,7 @@ use anello_replica::{
     },
     replica::{self, ReplicaActor, ReplicaConfig, ReplicaParts},
     store::{
-        CachedRead, Commit, CommitDone, MemoryStore, Store, StoreBusy, StoreError, StoreEstimate,
+        CachedRead, Commit, CommitDone, MemoryStore, NotTaken, Store, StoreError, StoreEstimate,
         VnodeRecord,
     },
 };
@@ -67,8 +67,8 @@ impl Store for SlowStore {
         Ok(CachedRead::WouldBlock)
     }
 
-    fn commit(&self, commit: Commit, done: CommitDone) -> Result<(), StoreBusy> {
-        self.commits.try_send((commit, done)).map_err(|_| StoreBusy)
+    fn commit(&self, commit: Commit, done: CommitDone) -> Result<(), NotTaken> {
+        self.commits.try_send((commit, done)).map_err(|_| NotTaken::Busy)
     }
 
     fn load_vnode(&self, partition: PartitionId) -> Result<Option<VnodeRecord>, StoreError> {

@@ -24,6 +24,10 @@ pub enum Fault {
     Clock(usize, i64),
     /// A process stands still.
     Pause(usize, Duration),
+    /// A process gets a core only now and then: whatever it is told waits for up to 0.8 s.
+    Starve(usize, Duration),
+    /// Gossip from and to a node is late by up to 15 s; the rest of its packets isn't.
+    LateGossip(usize, Duration),
     /// A disk is slow, or as fast as before.
     SlowDisk(usize, bool),
     /// The next sync of a disk fails; whether it kept the data all the same.
@@ -53,6 +57,10 @@ pub enum FaultMix {
     Clocks,
     /// Processes that stand still.
     Pauses,
+    /// What looks like death and isn't: links that work one way, starved processes, late gossip.
+    Undead,
+    /// Processes that wait for a core, and nothing else.
+    Starved,
 }
 
 /// Draws faults.
@@ -79,6 +87,8 @@ enum Kind {
     FullStore,
     UnreadableVnodes,
     Alarms,
+    Starve,
+    LateGossip,
 }
 
 const DAY_MS: i64 = 86_400_000;
@@ -127,6 +137,8 @@ impl FaultPlan {
             FaultMix::CrashAll => vec![CrashAll],
             FaultMix::Clocks => vec![Clock, Clock, CrashOne, Cut, Heal],
             FaultMix::Pauses => vec![Pause, Pause, CrashSome, Alarms],
+            FaultMix::Undead => vec![OneWay, Heal, Heal, Starve, LateGossip],
+            FaultMix::Starved => vec![Starve],
         };
         Self { rng, nodes, kinds }
     }
@@ -167,6 +179,8 @@ impl FaultPlan {
             Kind::FullStore => Fault::FullStore(node, self.rng.chance(600)),
             Kind::UnreadableVnodes => Fault::UnreadableVnodes(node, self.rng.chance(600)),
             Kind::Alarms => Fault::Alarms(node),
+            Kind::Starve => Fault::Starve(node, self.spell()),
+            Kind::LateGossip => Fault::LateGossip(node, self.spell()),
         })
     }
 
@@ -174,6 +188,10 @@ impl FaultPlan {
     pub fn skew(&mut self) -> i64 {
         let most = *self.rng.pick(&[10, 1_000, 60_000, DAY_MS, 10 * DAY_MS]);
         self.rng.within(0..2 * most as u64) as i64 - most
+    }
+
+    fn spell(&mut self) -> Duration {
+        Duration::from_millis(self.rng.within(2_000..20_000))
     }
 
     fn away(&mut self) -> Duration {

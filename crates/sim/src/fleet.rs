@@ -44,14 +44,35 @@ const EVENTS_MAX: u64 = 4_000_000;
 
 /// What is on the schedule.
 enum Event {
-    Deliver { from: usize, to: usize, bytes: Arc<[u8]> },
-    Local { node: usize, life: u64, input: NodeInput },
+    Deliver {
+        from: usize,
+        to: usize,
+        bytes: Arc<[u8]>,
+    },
+    Local {
+        node: usize,
+        life: u64,
+        input: NodeInput,
+    },
     Start(usize),
     Fault,
+    /// A starved node gets a core.
+    Core(usize),
     Think(usize),
-    Request { client: usize, node: usize, call: ClientCall },
-    Reply { client: usize, call: ClientCall, reply: ClientReply },
-    GiveUp { client: usize, call: ClientCall },
+    Request {
+        client: usize,
+        node: usize,
+        call: ClientCall,
+    },
+    Reply {
+        client: usize,
+        call: ClientCall,
+        reply: ClientReply,
+    },
+    GiveUp {
+        client: usize,
+        call: ClientCall,
+    },
     Alter,
     Look,
 }
@@ -83,6 +104,10 @@ struct Slot {
     /// Whether the next sync fails, and keeps the data all the same.
     disk_fails: Option<bool>,
     paused_until: Moment,
+    starved_until: Moment,
+    /// When it gets a core the next time, while it is starved.
+    core_at: Moment,
+    gossip_late_until: Moment,
     starts_at: Moment,
 }
 
@@ -151,6 +176,9 @@ impl Fleet {
                     is_disk_slow: false,
                     disk_fails: None,
                     paused_until: Moment::default(),
+                    starved_until: Moment::default(),
+                    core_at: Moment::default(),
+                    gossip_late_until: Moment::default(),
                     starts_at: Moment::default(),
                 }
             })
@@ -221,6 +249,7 @@ impl Fleet {
             Event::Local { node, life, input } => self.local(node, life, input),
             Event::Start(node) => self.start(node),
             Event::Fault => self.fault(),
+            Event::Core(node) => self.starve(node),
             Event::Think(client) => self.think(client),
             Event::Request { client, node, call } => self.request(client, node, call),
             Event::Reply { client, call, reply } => self.reply(client, call, reply),

@@ -57,6 +57,8 @@ pub struct Counters {
     pub faults: u64,
     /// Crashes of nodes.
     pub crashes: u64,
+    /// Verdicts, while clients were at work, that a node can't be reached.
+    pub given_up: u64,
     /// The most versions that a reader was shown.
     pub siblings_max: u64,
     /// How long it was, in virtual milliseconds.

@@ -4,7 +4,7 @@
 use anello_sim::{
     client::Mix,
     faults::FaultMix,
-    run::{Settings, run_all},
+    run::{Settings, run, run_all},
 };
 
 fn holds(mix: Mix, faults: FaultMix) {
@@ -60,6 +60,29 @@ fn t18_nodes_stand_still() {
 fn t19_lost_replies_and_retries() {
     holds(Mix::Updates, FaultMix::Calm);
     holds(Mix::Any, FaultMix::Calm);
+}
+
+/// T25, scylla#8488: links that work one way, processes that wait for a core, gossip that is late by up to
+/// 15 s. Whoever can't answer is routed around, nothing is lost, and all find each other again. Seeds 1000
+/// to 1029.
+#[test]
+fn t25_one_way_links_starved_nodes_and_late_gossip() {
+    holds(Mix::Any, FaultMix::Undead);
+    holds(Mix::Appends, FaultMix::Undead);
+}
+
+/// T25, scylla#8488: who only waits for a core is given up by nobody. Seeds 1000 to 1029.
+#[test]
+fn t25_starved_nodes_are_not_given_up() {
+    let mut faults = 0;
+    for seed in 1_000..1_030 {
+        let settings = Settings { faults: FaultMix::Starved, ..Settings::of(seed) };
+        let outcome = run(settings);
+        assert!(outcome.violations.is_empty(), "seed {seed}: {:#?}", outcome.violations);
+        assert_eq!(outcome.counters.given_up, 0, "seed {seed}");
+        faults += outcome.counters.faults;
+    }
+    assert!(faults > 100, "{faults} times was a node starved");
 }
 
 /// Seed 5336: a retry of an `lww` write was issued by one replica with an old time, and an earlier attempt at

@@ -48,7 +48,7 @@ fn the_cluster_as_the_node_sees_it() {
         "name": "demo", "partitions": 256,
         "nodes": [{
             "id": "eu-a-1", "datacenter": "eu", "rack": "a", "address": "127.0.0.1:7400",
-            "http": "127.0.0.1:7480", "state": "up", "reachable": true, "phi": 1000.0,
+            "http": "127.0.0.1:7480", "state": "up", "reachable": true, "phi": 1000.0, "verdict": "heard of 0.2 s ago",
             "partitions": 256, "version": "0.1.0",
         }],
     });
@@ -91,10 +91,33 @@ fn the_nodes_own_figures() {
     let expected = json!({
         "id": "eu-a-1", "version": "0.1.0", "uptime_s": 5, "epoch": 1, "vnodes": 256,
         "storage": {"bytes": 1024, "keys_estimate": 3},
-        "hints": {},
+        "hints": {"us-b-1": {"count": 2, "bytes": 300, "oldest_s": 4}},
+        "handoff": {"delivered": 0, "dropped": 0},
+        "antientropy": {
+            "last_round": null, "rounds": 3, "keys_repaired": 0, "keys_sent": 0, "bytes_sent": 0,
+            "hashes_compared": 0, "partitions": 0, "partitions_in_sync": 255,
+            "oldest_unverified_s": null, "running": 0, "waiting": 0, "trees_scrubbed": 0,
+            "leaves_mended": 0,
+        },
+        "transfers": {"in_flight": 0},
+        "tombstones": {"held": 0, "purged": 0, "waiting": {}},
+        "quarantine": null,
+        "read_only": null,
+        "queues": {
+            "vnodes": 0, "longest": 0, "commits": 0, "commit_bytes": 0, "commit_us": 0,
+        },
         "requests": {"in_flight": 1, "total": 9},
     });
     assert_eq!(gateway.get("/admin/status").json(), expected);
+}
+
+#[test]
+fn a_round_of_anti_entropy_is_begun() {
+    let gateway = Gateway::start();
+    let answer = gateway.ask("POST /admin/antientropy", &[], b"");
+    assert_eq!((answer.status, answer.json()), (202, json!({"round": 4})));
+    let answer = gateway.ask("POST /admin/antientropy", &[], b"{}");
+    assert_eq!(answer.error(), (400, "bad_request".into()));
 }
 
 #[test]

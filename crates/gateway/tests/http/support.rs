@@ -15,7 +15,10 @@ use anello_protocol::{
     id::{ClusterName, Datacenter, Epoch, NodeId, PartitionId, Rack},
     message::{
         Message,
-        admin::{AlterError, AlterKeyspace, ClusterView, NodeStatus, NodeView},
+        admin::{
+            AlterError, AlterKeyspace, ClusterView, HintStatus, NodeStatus, NodeView, QueueStatus,
+            RepairStarted, RepairStatus, TombstoneStatus,
+        },
         client::{
             Answer, ContextToken, Found, FoundVersion, Get, KeyLocation, LocateKey, Place,
             RequestError, Write, Written,
@@ -138,7 +141,7 @@ impl Backstage {
                     state,
                     reachable: true,
                     phi: f64::INFINITY,
-                    verdict: String::new(),
+                    verdict: "heard of 0.2 s ago".into(),
                     partitions: 256,
                     version: "0.1.0".into(),
                 }],
@@ -155,6 +158,17 @@ impl Backstage {
                 keys_estimate: 3,
                 requests_in_flight: 1,
                 requests_total: 9,
+                queues: QueueStatus::default(),
+                hints: BTreeMap::from([(
+                    NodeId::new("us-b-1").unwrap(),
+                    HintStatus { count: 2, bytes: 300, oldest_s: 4 },
+                )]),
+                hints_delivered: 0,
+                hints_dropped: 0,
+                repair: RepairStatus { rounds: 3, partitions_in_sync: 255, ..Default::default() },
+                tombstones: TombstoneStatus::default(),
+                quarantine: None,
+                read_only: None,
             },
         })))
     }
@@ -198,6 +212,10 @@ impl Backstage {
             alter: self.actor(|state, call| {
                 state.altered.push(call.message);
                 call.reply.send(state.alter.clone());
+                Ok(())
+            }),
+            repair: self.actor(|_, call| {
+                call.reply.send(RepairStarted { round: 4 });
                 Ok(())
             }),
             status: self.actor(|state, call| {

@@ -1,5 +1,7 @@
 //! Rounds of gossip: with whom, how often, and what becomes of what is heard.
 
+use std::time::Duration;
+
 use anello_protocol::{
     id::{Epoch, NodeId},
     message::gossip::{Beat, GossipBody, Pulse},
@@ -12,6 +14,10 @@ use crate::heartbeats::Verdict;
 /// Every so many rounds a seed is gossiped with, member or not: it heals a cluster whose parts have
 /// forgotten each other's addresses.
 const SEED_EVERY: u64 = 4;
+/// A round that is late by more than this many is not held against others.
+const FORGIVEN_ROUNDS: u32 = 4;
+/// A round that is late by this was held up by more than a busy machine.
+const STOOD_STILL: Duration = Duration::from_secs(2);
 /// How many peers are told directly that the node goes; the others hear it from them.
 const GOODBYES_MAX: usize = 64;
 
@@ -19,7 +25,6 @@ const GOODBYES_MAX: usize = 64;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rounds {
     next: Moment,
-    last: Option<Moment>,
     count: u64,
     news: bool,
     /// When the newest cluster state came.
@@ -54,15 +59,21 @@ impl Membership {
         self.judge_silence();
         self.rounds.next = self.now + self.config.timing.round;
         self.rounds.count += 1;
-        self.heartbeats.beat(self.epoch());
+        self.heartbeats.beat(self.now, self.epoch());
         let peers = self.heartbeats.peers(true);
         let mut partners = self.dice.pick(peers, self.config.timing.fanout);
         let absent = self.heartbeats.peers(false);
         // While few answer, the others are tried harder: that is what a start looks like.
         let tries = self.config.timing.fanout.saturating_sub(partners.len()).max(1);
         partners.extend(self.dice.pick(absent, tries));
+        for turn in self.heartbeats.turns(&partners) {
+            let ping = self.heartbeats.ping(&turn);
+            self.heartbeats.pinging(&turn);
+            self.outbox.send(To::Node(turn), ping);
+        }
         for partner in partners {
             let digest = self.heartbeats.digest();
+            self.heartbeats.pinging(&partner);
             self.outbox.send(To::Node(partner.clone()), digest);
             // A partner that does not know this node as a member yet can't ask for what it lacks.
             let told = self.now.since(self.rounds.newest_since) < self.config.timing.round * 4;
@@ -79,14 +90,28 @@ impl Membership {
         }
     }
 
-    fn judge_silence(&mut self) {
-        let round = self.config.timing.round;
-        let gap = self.rounds.last.map_or(round, |last| self.now.since(last));
-        self.rounds.last = Some(self.now);
-        // A node that was paused has heard nobody, through no fault of theirs.
-        if gap > round * 3 {
-            self.heartbeats.forgive(gap - round, self.now);
+    /// Notices that the node itself stood still: it has heard nobody, through no fault of theirs.
+    ///
+    /// Comes before anything is made of an input, which may have waited for as long.
+    pub(super) fn notice_pause(&mut self) {
+        let is_due = self.cluster.is_some() && self.rounds.count > 0;
+        let late = self.now.since(self.rounds.next);
+        if !is_due || late <= self.config.timing.round * FORGIVEN_ROUNDS {
+            return;
         }
+        let is_long = late >= STOOD_STILL;
+        self.heartbeats.forgive(late, is_long, self.now);
+        self.rounds.next = self.now;
+        if is_long {
+            self.note(format!(
+                "this node stood still for {:.1} s: nobody is judged by that, and what comes in is \
+                 taken for old until its sender has answered",
+                late.as_secs_f64()
+            ));
+        }
+    }
+
+    fn judge_silence(&mut self) {
         for verdict in self.heartbeats.suspect(self.now) {
             self.tell_verdict(verdict);
         }
@@ -115,8 +140,9 @@ impl Membership {
         }
         heard.iter().for_each(|beat| self.count_on(beat));
         let epoch = pulse.epoch;
-        self.hear(&pulse, true);
-        let delta = self.heartbeats.delta(&heard);
+        self.heartbeats.spoke(self.now, &from);
+        self.hear(&pulse, &from);
+        let delta = self.heartbeats.delta(&pulse, &heard);
         self.outbox.send(To::Node(from.clone()), delta);
         if epoch < self.epoch() {
             self.tell_decree(from);
@@ -134,9 +160,16 @@ impl Membership {
         if !self.is_member(&from) {
             return;
         }
+        self.heartbeats.spoke(self.now, &from);
+        // First what it answers: that says how new the rest is.
+        for pulse in &pulses {
+            if let Some(verdict) = self.heartbeats.answered(self.now, &from, &pulse.beat) {
+                self.tell_verdict(verdict);
+            }
+        }
         for pulse in &pulses {
             self.count_on(&pulse.beat);
-            self.hear(pulse, pulse.beat.node == from);
+            self.hear(pulse, &from);
         }
         if !wanted.is_empty() {
             let delta = self.heartbeats.wanted(&wanted);
@@ -147,8 +180,8 @@ impl Membership {
         }
     }
 
-    fn hear(&mut self, pulse: &Pulse, direct: bool) {
-        if let Some(verdict) = self.heartbeats.hear(self.now, pulse, direct) {
+    fn hear(&mut self, pulse: &Pulse, from: &NodeId) {
+        if let Some(verdict) = self.heartbeats.hear(self.now, pulse, from) {
             self.tell_verdict(verdict);
         }
         self.learned(pulse.beat.node.clone(), pulse.epoch);

@@ -4,3 +4,4 @@ mod agreeing;
 mod fleet;
 mod forming;
 mod noticing;
+mod telling_apart;

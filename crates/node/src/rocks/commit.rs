@@ -4,7 +4,8 @@
 //! While one group is on its way to the disk the next one gathers, so the busier the node, the larger
 //! the groups and the cheaper each write. The queue is bounded by count and by bytes; past a bound a
 //! write is refused at once. A failed group fails each of its writes: whether one of them is on disk
-//! all the same isn't known.
+//! all the same isn't known. Only votes are not failed by a full disk: they are tried again, before
+//! whatever came after them, until there is room.
 
 use std::{
     mem,
@@ -13,16 +14,20 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use anello_protocol::id::KeyspaceId;
 
-use super::keys::Family;
+use super::{keeper::Upkeep, keys::Family, room::is_no_space};
 
 /// The most writes that wait.
 const MAX_WAITING: usize = 16 * 1024;
 /// The most bytes that wait; as many again may be on their way to the disk.
 const MAX_WAITING_BYTES: usize = 64 << 20;
+
+/// Before a vote is tried again for which the disk had no room.
+const PAUSE_WHILE_FULL: Duration = Duration::from_millis(250);
 
 /// One key, and its new value or that it goes.
 pub(super) struct Change {
@@ -48,6 +53,8 @@ pub(super) type Done = Box<dyn FnOnce(Result<(), String>) + Send>;
 /// What becomes durable together.
 pub(super) struct Submission {
     pub(super) changes: Vec<Change>,
+    /// What the changes mean for the Merkle trees.
+    pub(super) upkeep: Upkeep,
     pub(super) flag: Flag,
     pub(super) class: Class,
     pub(super) done: Done,
@@ -64,7 +71,7 @@ pub(super) enum Class {
 }
 
 impl Submission {
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let values = self.changes.iter().filter_map(|change| change.value.as_ref()).map(Vec::len);
         self.changes.iter().map(|change| change.key.len()).sum::<usize>() + values.sum::<usize>()
     }
@@ -165,29 +172,45 @@ impl Drop for CommitThread {
 fn run(shared: &Shared, mut sink: impl Sink) {
     // Two vectors change places, so that neither is ever allocated anew.
     let mut group = Vec::new();
-    while take_group(shared, &mut group) {
+    let mut votes = Vec::new();
+    while take_group(shared, &mut group, !votes.is_empty()) {
+        group.splice(..0, votes.drain(..));
         let outcome = sink.write(&mut group);
         let size = group.len() as u64;
         shared.figures.groups.fetch_add(1, Ordering::Relaxed);
         shared.figures.writes.fetch_add(size, Ordering::Relaxed);
         shared.figures.largest_group.fetch_max(size, Ordering::Relaxed);
+        let is_full = outcome.as_ref().is_err_and(|sentence| is_no_space(sentence));
         for submission in group.drain(..) {
-            (submission.done)(outcome.clone());
+            if is_full && submission.class == Class::Vote {
+                votes.push(submission);
+            } else {
+                (submission.done)(outcome.clone());
+            }
         }
         // Whoever waits for a core has more writes for the next group: on a busy machine it grows, and
         // on another one nothing is lost.
         thread::yield_now();
     }
+    for vote in votes {
+        (vote.done)(Err("the store was closed before the disk had room".into()));
+    }
 }
 
-/// Waits for writes and takes them all; false once the queue is closed and empty.
-fn take_group(shared: &Shared, group: &mut Vec<Submission>) -> bool {
+/// Waits for writes and takes them all; false once the queue is closed and empty. While `votes` wait to
+/// be tried again, it waits no longer than for that, and may take nothing.
+fn take_group(shared: &Shared, group: &mut Vec<Submission>, votes: bool) -> bool {
     let mut queue = shared.queue();
     while queue.waiting.is_empty() {
         if queue.is_closed {
             return false;
         }
         queue.is_idle = true;
+        if votes {
+            let waited = shared.wake.wait_timeout(queue, PAUSE_WHILE_FULL);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+            break;
+        }
         queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
     }
     queue.is_idle = false;
@@ -238,6 +261,7 @@ mod tests {
             let done = self.done.0.clone();
             self.commits.submit(Submission {
                 changes: vec![change],
+                upkeep: Upkeep::Nothing,
                 flag: Flag::Unconcerned,
                 class: Class::Data,
                 done: Box::new(move |outcome| done.send(outcome).expect("the test listens")),
@@ -279,6 +303,36 @@ mod tests {
     }
 
     #[test]
+    fn a_vote_outlasts_a_full_disk_and_nothing_else_does() {
+        let fixture = fixture();
+        assert!(fixture.submit(1).is_ok());
+        assert_eq!(fixture.groups.recv(), Ok(1));
+        let (voted_in, voted) = mpsc::channel();
+        let vote = Submission {
+            changes: Vec::new(),
+            upkeep: Upkeep::Nothing,
+            flag: Flag::Unconcerned,
+            class: Class::Vote,
+            done: Box::new(move |outcome| voted_in.send(outcome).expect("the test listens")),
+        };
+        assert!(fixture.commits.submit(vote).is_ok());
+        assert!(fixture.submit(1).is_ok());
+        fixture.leave.send(Ok(())).expect("it waits");
+        let full = Err::<(), String>("IO error: No space left on device".into());
+        fixture.leave.send(full.clone()).expect("it waits");
+        assert_eq!(fixture.groups.recv(), Ok(2));
+        assert_eq!(fixture.done.1.recv(), Ok(Ok(())));
+        assert_eq!(fixture.done.1.recv(), Ok(full.clone()));
+        // With nothing else to do, it is tried again by itself.
+        fixture.leave.send(full).expect("it waits");
+        assert_eq!(fixture.groups.recv(), Ok(1));
+        assert!(voted.try_recv().is_err());
+        fixture.leave.send(Ok(())).expect("it waits");
+        assert_eq!(voted.recv(), Ok(Ok(())));
+        assert_eq!(fixture.groups.recv(), Ok(1));
+    }
+
+    #[test]
     fn past_a_bound_a_write_is_refused_at_once() {
         let fixture = fixture();
         assert!(fixture.submit(1).is_ok());
@@ -301,6 +355,7 @@ mod tests {
         assert!(fixture.submit(0).is_err(), "by count");
         let vote = Submission {
             changes: Vec::new(),
+            upkeep: Upkeep::Nothing,
             flag: Flag::Unconcerned,
             class: Class::Vote,
             done: Box::new(|_| ()),
@@ -319,6 +374,7 @@ mod tests {
             let done = Box::new(move |outcome| sender.send(outcome).expect("the test listens"));
             let submission = Submission {
                 changes: Vec::new(),
+                upkeep: Upkeep::Nothing,
                 flag: Flag::Unconcerned,
                 class: Class::Data,
                 done,

@@ -4,10 +4,10 @@ use std::{fs, thread};
 
 use rocksdb::{
     BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, DataBlockIndexType, LogLevel,
-    Options,
+    Options, ReadOptions,
 };
 
-use super::keys::Family;
+use super::{keys::Family, leaves};
 use crate::open_files;
 
 const KIB: usize = 1 << 10;
@@ -22,6 +22,12 @@ const LOGS_BYTES: u64 = 192 * MIB as u64;
 /// Values from this size on go to files of their own, so that compactions don't copy them.
 const BLOB_BYTES: u64 = 32 * KIB as u64;
 const SMALL_MEMTABLE_BYTES: usize = 2 * MIB;
+/// A write changes a leaf of some 60 bytes in memory, which ends as one of few: a file for every quarter of
+/// a million writes.
+const TREES_MEMTABLE_BYTES: usize = 16 * MIB;
+/// Hints come when a neighbour is away, and then in numbers.
+const HINTS_MEMTABLE_BYTES: usize = 16 * MIB;
+const SMALL_CACHE_BYTES: usize = 8 * MIB;
 const CACHE_MIN_BYTES: usize = 64 * MIB;
 const CACHE_MAX_BYTES: usize = 1024 * MIB;
 const RECENT_MIN_BYTES: usize = 32 * MIB;
@@ -67,6 +73,30 @@ pub(super) fn database() -> Options {
     options
 }
 
+/// To read, whether one key or many: no byte is believed without its checksum.
+pub(super) fn reading() -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_verify_checksums(true);
+    options
+}
+
+/// For a store of which parts can't be read: damage in the log is passed over, and so is a file that is not
+/// there.
+pub(super) fn wreck() -> Options {
+    let mut options = database();
+    options.create_if_missing(false);
+    options.create_missing_column_families(false);
+    options.set_wal_recovery_mode(DBRecoveryMode::SkipAnyCorruptedRecord);
+    options.set_track_and_verify_wals_in_manifest(false);
+    options.set_paranoid_checks(false);
+    options
+}
+
+/// What a look through all of a store may keep in memory: each block is read once.
+pub(super) fn small_cache() -> Cache {
+    Cache::new_lru_cache(SMALL_CACHE_BYTES)
+}
+
 /// For one column family.
 pub(super) fn family(family: Family, cache: &Cache) -> Options {
     let mut tables = BlockBasedOptions::default();
@@ -97,7 +127,20 @@ pub(super) fn family(family: Family, cache: &Cache) -> Options {
             options.set_blob_compression_type(DBCompressionType::Lz4);
             options.set_enable_blob_gc(true);
         }
-        Family::Vnodes | Family::Meta => options.set_write_buffer_size(SMALL_MEMTABLE_BYTES),
+        Family::Trees => {
+            options.set_write_buffer_size(TREES_MEMTABLE_BYTES);
+            options.set_merge_operator_associative("anello.xor", leaves::merge);
+        }
+        Family::Hints => {
+            options.set_write_buffer_size(HINTS_MEMTABLE_BYTES);
+            options.set_enable_blob_files(true);
+            options.set_min_blob_size(BLOB_BYTES);
+            options.set_blob_compression_type(DBCompressionType::Lz4);
+            options.set_enable_blob_gc(true);
+        }
+        Family::Vnodes | Family::Meta | Family::Tombstones => {
+            options.set_write_buffer_size(SMALL_MEMTABLE_BYTES);
+        }
     }
     options
 }

@@ -63,7 +63,10 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::commit::{Class, Flag},
+        super::{
+            commit::{Class, Flag},
+            keeper::Upkeep,
+        },
         *,
     };
 
@@ -75,6 +78,7 @@ mod tests {
         };
         let mut group = [Submission {
             changes: changes.iter().map(change).collect(),
+            upkeep: Upkeep::Nothing,
             flag: Flag::Unconcerned,
             class: Class::Data,
             done: Box::new(|_| ()),

@@ -2,12 +2,13 @@
 //!
 //! Invariant: a keyspace's flag "holds data here" is set in memory before its first write is queued (see
 //! [`Held`]), and on disk in the same batch as that write, so that nobody is ever told that there is none.
+//! Whatever RocksDB reports as damage is told as [`Trouble`], whoever met it.
 
 use std::{
     borrow::Cow,
     collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
 };
 
 use anello_gossip::MembershipStore;
@@ -18,22 +19,30 @@ use anello_protocol::{
     version::Versions,
 };
 use anello_replica::store::{
-    CachedRead, Commit, CommitDone, Store, StoreBusy, StoreError, StoreEstimate, VnodeRecord,
+    CachedRead, Commit, CommitDone, NotTaken, Store, StoreError, StoreEstimate, VnodeRecord,
 };
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, ErrorKind, IteratorMode, ReadOptions, ReadTier,
-    WriteBatch, WriteOptions,
+    ColumnFamily, ColumnFamilyDescriptor, DB, ErrorKind, IteratorMode, ReadTier, WriteBatch,
+    WriteOptions,
 };
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tokio::sync::watch;
 
 use super::{
     commit::{Change, Class, CommitThread, Done, Flag, Sink, Submission},
     held::Held,
+    keeper::{Keeper, KeyChange, Upkeep},
     keys::{self, Family},
+    layout,
+    leaves::{TreeId, Trees},
     options,
     recent::Recent,
+    room::{Room, is_no_space},
     run::Run,
-    sweep,
+    sweep, tombstones,
+    trouble::{Trouble, Troubles},
+    watch::Watch,
 };
 use crate::config::Durability;
 
@@ -48,7 +57,15 @@ pub enum OpenError {
         /// What RocksDB says.
         reason: String,
     },
-    /// Something of it can't be read.
+    /// Something of it reads back otherwise than it was written.
+    #[error("store {path}: it is damaged: {reason}")]
+    Corrupt {
+        /// Where it is.
+        path: PathBuf,
+        /// What RocksDB says.
+        reason: String,
+    },
+    /// Something of it can't be understood.
     #[error(
         "store {path}: the record {record:?} is damaged: {reason}; restore the data directory from a backup, or give the node an empty one"
     )]
@@ -60,9 +77,16 @@ pub enum OpenError {
         /// What is wrong with it.
         reason: DecodeError,
     },
-    /// The commit thread can't be started.
-    #[error("can't start the commit thread: {0}")]
+    /// One of its threads can't be started.
+    #[error("can't start a thread of the store: {0}")]
     Thread(std::io::Error),
+}
+
+impl OpenError {
+    /// Whether it could be opened if there were more room on the disk.
+    pub(crate) fn is_no_space(&self) -> bool {
+        matches!(self, Self::Database { reason, .. } if is_no_space(reason))
+    }
 }
 
 /// What the commit thread has done since the store was opened.
@@ -80,37 +104,72 @@ pub struct CommitFigures {
 pub struct RocksStore {
     // First, so that it ends, and has written what waits, before the database is closed.
     commits: CommitThread,
+    _watch: Watch,
     shared: Arc<Shared>,
-    run: Run,
     held: Held,
 }
 
-/// What the commit thread and readers share.
+/// What the commit thread, the watch and readers share.
 pub(super) struct Shared {
     pub(super) db: DB,
+    pub(super) trees: Trees,
+    pub(super) room: Room,
+    troubles: Troubles,
     recent: Recent,
     durability: Durability,
+    run: Mutex<Run>,
+}
+
+/// What a store begins with that comes in the place of damaged ones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Replacement {
+    /// The damaged stores that have yet to be salvaged, by their names in the data directory.
+    pub(crate) damaged: Vec<String>,
+    /// Whether the node was in a cluster, most likely, and doesn't know which state it knew.
+    pub(crate) lost_membership: bool,
 }
 
 impl RocksStore {
-    /// Opens the store below a directory, making it if it isn't there.
-    pub fn open(path: &Path, durability: Durability) -> Result<Self, OpenError> {
+    /// Opens the store below a directory, making it if it isn't there. The hash space is cut into so many
+    /// `partitions` for as long as the store exists.
+    pub fn open(path: &Path, durability: Durability, partitions: u32) -> Result<Self, OpenError> {
+        Self::open_with(path, durability, partitions, |sink| sink)
+    }
+
+    /// The same, with what writes the groups put into something else.
+    pub(super) fn open_with<S: Sink>(
+        path: &Path,
+        durability: Durability,
+        partitions: u32,
+        wrap: impl FnOnce(DatabaseSink) -> S,
+    ) -> Result<Self, OpenError> {
         let cache = options::cache();
         let families = Family::ALL.map(|family| {
             ColumnFamilyDescriptor::new(family.name(), options::family(family, &cache))
         });
-        let failed = |error: rocksdb::Error| OpenError::Database {
-            path: path.into(),
-            reason: error.into_string(),
+        let failed = |error: rocksdb::Error| match error.kind() {
+            ErrorKind::Corruption => {
+                OpenError::Corrupt { path: path.into(), reason: error.into_string() }
+            }
+            _ => OpenError::Database { path: path.into(), reason: error.into_string() },
         };
         let db = DB::open_cf_descriptors(&options::database(), path, families).map_err(failed)?;
-        let recent = Recent::new(options::recent_bytes());
-        let shared = Arc::new(Shared { db, recent, durability });
-        let held = shared.load_held().map_err(failed)?;
-
+        layout::ensure(&db, path, partitions)?;
+        let (trees, unsure) = load_trees(&db, partitions)
+            .map_err(|reason| OpenError::Database { path: path.into(), reason })?;
         let run = Run::beginning(path, durability == Durability::Sync).map_err(|error| {
             OpenError::Database { path: path.into(), reason: error.to_string() }
         })?;
+        let shared = Arc::new(Shared {
+            db,
+            trees,
+            room: Room::new(),
+            troubles: Troubles::new(),
+            recent: Recent::new(options::recent_bytes()),
+            durability,
+            run: Mutex::new(run.clone()),
+        });
+        let held = shared.load_held().map_err(failed)?;
         let before = shared.get(Family::Meta, keys::RUN).map_err(failed)?;
         let before = before.map(|bytes| decode_stored::<Run>(&bytes)).transpose();
         let before = before.map_err(|reason| OpenError::Damaged {
@@ -133,9 +192,52 @@ impl RocksStore {
             );
         }
         shared.begin(&run, is_copy || may_have_lost).map_err(failed)?;
-        let sink = DatabaseSink { shared: Arc::clone(&shared), flagged: held.clone() };
-        let commits = CommitThread::start(sink).map_err(OpenError::Thread)?;
-        Ok(Self { commits, shared, run, held: Held::of(held) })
+        let keeper = Keeper::new(&unsure);
+        let sink = DatabaseSink { shared: Arc::clone(&shared), flagged: held.clone(), keeper };
+        let commits = CommitThread::start(wrap(sink)).map_err(OpenError::Thread)?;
+        let watch = Watch::start(Arc::clone(&shared), path).map_err(OpenError::Thread)?;
+        Ok(Self { commits, _watch: watch, shared, held: Held::of(held) })
+    }
+
+    /// Makes the store that is to come in the place of damaged ones, and closes it.
+    pub(crate) fn replace(
+        path: &Path,
+        durability: Durability,
+        partitions: u32,
+        replacement: &Replacement,
+        membership: Option<&[u8]>,
+    ) -> Result<(), OpenError> {
+        let store = Self::open(path, durability, partitions)?;
+        let meta = store.shared.family(Family::Meta);
+        let mut batch = WriteBatch::default();
+        batch.put_cf(meta, keys::REPLACES, encode_stored(replacement));
+        if let Some(membership) = membership {
+            batch.put_cf(meta, keys::MEMBERSHIP, membership);
+        }
+        let written = store.shared.write(batch, &synced()).and_then(|()| store.end());
+        written.map_err(|reason| OpenError::Database { path: path.into(), reason })
+    }
+
+    /// The damaged stores that this one replaces, as long as they have not been salvaged, or the node's
+    /// membership has not been found again.
+    pub(crate) fn replacement(&self) -> Result<Option<Replacement>, String> {
+        let bytes = self.shared.get(Family::Meta, keys::REPLACES);
+        let bytes = bytes.map_err(|error| error.into_string())?;
+        let replacement = bytes.map(|bytes| decode_stored(&bytes)).transpose();
+        replacement.map_err(|reason| format!("the record \"replaces\" is damaged: {reason}"))
+    }
+
+    /// Notes which damaged stores have yet to be salvaged.
+    pub(crate) fn note_replacement(&self, replacement: &Replacement) -> Result<(), String> {
+        let mut batch = WriteBatch::default();
+        let meta = self.shared.family(Family::Meta);
+        batch.put_cf(meta, keys::REPLACES, encode_stored(replacement));
+        self.shared.write(batch, &synced())
+    }
+
+    /// To wait for trouble that concerns the store as a whole.
+    pub fn trouble(&self) -> watch::Receiver<Option<Trouble>> {
+        self.shared.troubles.told()
     }
 
     /// Takes no more of what belongs to none of the cluster's keyspaces, and deletes in the background
@@ -159,21 +261,36 @@ impl RocksStore {
         &self.shared
     }
 
-    /// Queues changes; refused, and `done` dropped, when too much waits, or they are of a keyspace that
-    /// was dropped.
+    /// Queues changes; refused, and `done` dropped, when too much waits, the disk is full, or they are of
+    /// a keyspace that was dropped. What only deletes makes room, and is taken however little there is.
     pub(super) fn submit(
         &self,
         changes: Vec<Change>,
         flag: Flag,
         done: Done,
-    ) -> Result<(), StoreBusy> {
-        let submission = Submission { changes, flag, class: Class::Data, done };
+    ) -> Result<(), NotTaken> {
+        self.submit_with(changes, Upkeep::Nothing, flag, done)
+    }
+
+    /// The same, with what the changes mean for the trees.
+    pub(super) fn submit_with(
+        &self,
+        changes: Vec<Change>,
+        upkeep: Upkeep,
+        flag: Flag,
+        done: Done,
+    ) -> Result<(), NotTaken> {
+        let submission = Submission { changes, upkeep, flag, class: Class::Data, done };
+        let deletes = submission.changes.iter().all(|change| change.value.is_none());
+        if !deletes && !self.shared.room.take(submission.bytes()) {
+            return Err(NotTaken::DiskFull);
+        }
         let queue = |submission| self.commits.submit(submission);
         let queued = match flag {
             Flag::Holds(keyspace) => self.held.queue(keyspace, submission, queue),
             Flag::Swept(_) | Flag::Unconcerned => queue(submission),
         };
-        queued.map_err(|_| StoreBusy)
+        queued.map_err(|_| NotTaken::Busy)
     }
 
     /// The keyspaces that have data here, or may have once what is queued is written.
@@ -185,11 +302,16 @@ impl RocksStore {
     pub fn is_empty(&self) -> Result<bool, String> {
         let shared = &self.shared;
         let first = |family: Family| {
-            let mut all = shared.db.iterator_cf(shared.family(family), IteratorMode::Start);
-            all.next().transpose().map_err(|error| error.into_string())
+            let (family, options) = (shared.family(family), options::reading());
+            let mut all = shared.db.iterator_cf_opt(family, options, IteratorMode::Start);
+            all.next().transpose().map_err(|error| {
+                shared.look_into(&error);
+                error.into_string()
+            })
         };
         Ok(self.load()?.is_none()
             && first(Family::Data)?.is_none()
+            && first(Family::Hints)?.is_none()
             && first(Family::Vnodes)?.is_none())
     }
 
@@ -206,11 +328,12 @@ impl RocksStore {
     /// Writes everything to disk and notes that the process ends cleanly. What is submitted later is
     /// written too, and is not covered by that note.
     pub fn end(&self) -> Result<(), String> {
-        let run = self.run.clone().ended();
-        let mut batch = WriteBatch::default();
-        batch.put_cf(self.shared.family(Family::Meta), keys::RUN, encode_stored(&run));
+        {
+            let mut run = self.shared.run.lock().unwrap_or_else(PoisonError::into_inner);
+            *run = run.clone().ended();
+        }
         // A synced write syncs the whole log before it.
-        self.shared.db.write_opt(batch, &synced()).map_err(|error| error.into_string())
+        self.shared.write_run()
     }
 }
 
@@ -219,8 +342,55 @@ impl Shared {
         self.db.cf_handle(family.name()).expect("every family is made when the store is opened")
     }
 
-    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, rocksdb::Error> {
-        self.db.get_cf(self.family(family), key)
+    pub(super) fn get(
+        &self,
+        family: Family,
+        key: &[u8],
+    ) -> Result<Option<Vec<u8>>, rocksdb::Error> {
+        let read = self.db.get_cf_opt(self.family(family), key, &options::reading());
+        read.inspect_err(|error| self.look_into(error))
+    }
+
+    /// Tells of it, if that error is damage.
+    pub(super) fn look_into(&self, error: &rocksdb::Error) {
+        if error.kind() == ErrorKind::Corruption {
+            self.troubles.tell(Trouble::Damaged(error.to_string()));
+        }
+    }
+
+    /// Tells that the store has stopped writing for good.
+    pub(super) fn stuck(&self, sentence: String) {
+        self.troubles.tell(Trouble::Stuck(sentence));
+    }
+
+    /// Writes the record of this run as it stands.
+    pub(super) fn write_run(&self) -> Result<(), String> {
+        let run = self.run.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut batch = WriteBatch::default();
+        batch.put_cf(self.family(Family::Meta), keys::RUN, encode_stored(&*run));
+        self.write(batch, &synced())
+    }
+
+    fn write(&self, batch: WriteBatch, options: &WriteOptions) -> Result<(), String> {
+        self.db.write_opt(batch, options).map_err(|error| {
+            self.look_into(&error);
+            let sentence = error.into_string();
+            if is_no_space(&sentence) {
+                self.room.ran_out();
+            }
+            sentence
+        })
+    }
+
+    /// Failures in the background that RocksDB has counted.
+    pub(super) fn background_failures(&self) -> u64 {
+        self.property(Family::Data, "rocksdb.background-errors")
+    }
+
+    /// What lies in memory and has yet to be written to tables.
+    pub(super) fn unwritten(&self) -> u64 {
+        let each = |family: &Family| self.property(*family, "rocksdb.cur-size-all-mem-tables");
+        Family::ALL.iter().map(each).sum()
     }
 
     fn versions(&self, key: &DataKey, tier: ReadTier) -> Result<CachedRead, StoreError> {
@@ -233,13 +403,16 @@ impl Shared {
         if let Some(bytes) = self.recent.get(&at) {
             return decode(&bytes);
         }
-        let mut options = ReadOptions::default();
+        let mut options = options::reading();
         options.set_read_tier(tier);
         match self.db.get_pinned_cf_opt(self.family(Family::Data), at, &options) {
             Ok(None) => Ok(CachedRead::Hit(Versions::new())),
             Ok(Some(bytes)) => decode(&bytes),
             Err(error) if error.kind() == ErrorKind::Incomplete => Ok(CachedRead::WouldBlock),
-            Err(error) => Err(failed(error)),
+            Err(error) => {
+                self.look_into(&error);
+                Err(failed(error))
+            }
         }
     }
 
@@ -278,7 +451,7 @@ impl Shared {
         all.map(|(family, name)| self.property(family, name)).sum()
     }
 
-    fn property(&self, family: Family, name: &str) -> u64 {
+    pub(super) fn property(&self, family: Family, name: &str) -> u64 {
         self.db.property_int_value_cf(self.family(family), name).ok().flatten().unwrap_or(0)
     }
 }
@@ -295,7 +468,7 @@ impl Store for RocksStore {
         self.shared.versions(key, ReadTier::BlockCache)
     }
 
-    fn commit(&self, commit: Commit, done: CommitDone) -> Result<(), StoreBusy> {
+    fn commit(&self, commit: Commit, done: CommitDone) -> Result<(), NotTaken> {
         let versions = &*commit.versions;
         let value = (!versions.is_empty()).then(|| encode_stored(versions));
         let mut changes =
@@ -305,9 +478,11 @@ impl Store for RocksStore {
             let value = Some(encode_stored(&record));
             changes.push(Change { family: Family::Vnodes, key, value });
         }
+        changes.extend(tombstones::change(&commit));
+        let upkeep = Upkeep::Key(KeyChange::of(&commit, self.shared.trees.partitions()));
         let flag = Flag::Holds(commit.key.keyspace);
         let done = Box::new(|outcome: Result<(), String>| done(outcome.map_err(StoreError)));
-        self.submit(changes, flag, done)
+        self.submit_with(changes, upkeep, flag, done)
     }
 
     fn load_vnode(&self, partition: PartitionId) -> Result<Option<VnodeRecord>, StoreError> {
@@ -335,8 +510,8 @@ impl MembershipStore for RocksStore {
             key: keys::MEMBERSHIP.to_vec(),
             value: Some(record),
         }];
-        let flag = Flag::Unconcerned;
-        let submission = Submission { changes, flag, class: Class::Vote, done };
+        let (upkeep, flag) = (Upkeep::Nothing, Flag::Unconcerned);
+        let submission = Submission { changes, upkeep, flag, class: Class::Vote, done };
         if let Err(submission) = self.commits.submit(submission) {
             (submission.done)(Err("the store is closed".into()));
         }
@@ -344,23 +519,30 @@ impl MembershipStore for RocksStore {
 }
 
 /// Writes groups into the database, each as one batch.
-struct DatabaseSink {
+pub(super) struct DatabaseSink {
     shared: Arc<Shared>,
     /// Keyspaces whose flag is on disk.
     flagged: BTreeSet<KeyspaceId>,
+    keeper: Keeper,
 }
 
 impl Sink for DatabaseSink {
     fn write(&mut self, group: &mut [Submission]) -> Result<(), String> {
         let outcome = self.write_batch(group);
-        self.shared.recent.committed(group, outcome.is_ok());
+        self.settle(group, outcome.is_ok());
         outcome
     }
 }
 
 impl DatabaseSink {
-    fn write_batch(&mut self, group: &[Submission]) -> Result<(), String> {
+    pub(super) fn settle(&mut self, group: &mut [Submission], is_durable: bool) {
+        self.keeper.settle(&self.shared, group, is_durable);
+        self.shared.recent.committed(group, is_durable);
+    }
+
+    pub(super) fn write_batch(&mut self, group: &[Submission]) -> Result<(), String> {
         let mut batch = WriteBatch::default();
+        self.keeper.prepare(&self.shared, group, &mut batch)?;
         let mut flagged = Cow::Borrowed(&self.flagged);
         let meta = self.shared.family(Family::Meta);
         for submission in group {
@@ -387,12 +569,29 @@ impl DatabaseSink {
             Durability::Os if !has_vote => WriteOptions::default(),
             Durability::Os | Durability::Sync => synced(),
         };
-        self.shared.db.write_opt(batch, &options).map_err(|error| error.into_string())?;
+        self.shared.write(batch, &options)?;
         if let Cow::Owned(flagged) = flagged {
             self.flagged = flagged;
         }
         Ok(())
     }
+}
+
+/// The trees that are stored, and which of them can't be trusted.
+fn load_trees(db: &DB, partitions: u32) -> Result<(Trees, BTreeSet<TreeId>), String> {
+    let family = |family: Family| {
+        db.cf_handle(family.name()).expect("every family is made when the store is opened")
+    };
+    let from = IteratorMode::From(keys::all_unsure(), rocksdb::Direction::Forward);
+    let mut unsure = BTreeSet::new();
+    for entry in db.iterator_cf(family(Family::Meta), from) {
+        let (key, _) = entry.map_err(|error| error.into_string())?;
+        match keys::unsure_tree(&key) {
+            Some(tree) => unsure.insert(tree),
+            None => break,
+        };
+    }
+    Ok((Trees::load(db, family(Family::Trees), &unsure, partitions)?, unsure))
 }
 
 fn failed(error: rocksdb::Error) -> StoreError {

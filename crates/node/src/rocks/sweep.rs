@@ -16,12 +16,12 @@ use std::{
 };
 
 use anello_protocol::id::KeyspaceId;
-use anello_replica::store::StoreBusy;
-use rocksdb::ReadOptions;
+use anello_replica::store::NotTaken;
 
 use super::{
     commit::{Change, Flag},
     keys::{self, Family},
+    options,
     store::RocksStore,
 };
 
@@ -61,12 +61,14 @@ fn pass(store: &Weak<RocksStore>) -> Option<()> {
     // Behind everything that was queued while the keyspaces were still there.
     insist(store, |store| commit(store, Vec::new(), Flag::Unconcerned))?;
     let mut deleted = 0;
-    let mut next = Some(Vec::new());
-    while let Some(from) = next {
-        let found = insist(store, |store| step(store, &dropped, &from))?;
-        deleted += found.deleted;
-        next = found.next;
-        thread::sleep(PAUSE);
+    for family in [Family::Tombstones, Family::Data] {
+        let mut next = Some(Vec::new());
+        while let Some(from) = next {
+            let found = insist(store, |store| step(store, family, &dropped, &from))?;
+            deleted += if family == Family::Data { found.deleted } else { 0 };
+            next = found.next;
+            thread::sleep(PAUSE);
+        }
     }
     for &keyspace in &dropped {
         insist(store, |store| {
@@ -109,11 +111,16 @@ struct Step {
 }
 
 /// Deletes what of the next entries goes.
-fn step(store: &RocksStore, dropped: &BTreeSet<KeyspaceId>, from: &[u8]) -> Result<Step, Failure> {
+fn step(
+    store: &RocksStore,
+    family: Family,
+    dropped: &BTreeSet<KeyspaceId>,
+    from: &[u8],
+) -> Result<Step, Failure> {
     let shared = store.shared();
-    let mut options = ReadOptions::default();
+    let mut options = options::reading();
     options.fill_cache(false);
-    let mut entries = shared.db.raw_iterator_cf_opt(shared.family(Family::Data), options);
+    let mut entries = shared.db.raw_iterator_cf_opt(shared.family(family), options);
     entries.seek(from);
     let mut changes = Vec::new();
     let (mut seen, mut bytes) = (0, 0);
@@ -126,11 +133,11 @@ fn step(store: &RocksStore, dropped: &BTreeSet<KeyspaceId>, from: &[u8]) -> Resu
         seen += 1;
         bytes += key.len() + value.len();
         if keys::keyspace_of(key).is_some_and(|keyspace| dropped.contains(&keyspace)) {
-            changes.push(Change { family: Family::Data, key: key.to_vec(), value: None });
+            changes.push(Change { family, key: key.to_vec(), value: None });
         }
         entries.next();
     }
-    entries.status()?;
+    entries.status().inspect_err(|error| shared.look_into(error))?;
     drop(entries);
     let deleted = changes.len();
     if deleted > 0 {
@@ -146,7 +153,7 @@ fn commit(store: &RocksStore, changes: Vec<Change>, flag: Flag) -> Result<(), Fa
         // The sweep waits for exactly this.
         let _ = done.send(result);
     };
-    store.submit(changes, flag, Box::new(done)).map_err(|StoreBusy| Failure::Busy)?;
+    store.submit(changes, flag, Box::new(done)).map_err(|_: NotTaken| Failure::Busy)?;
     let outcome = outcome.recv().unwrap_or_else(|_| Err("the store was closed".into()));
     outcome.map_err(Failure::Disk)
 }
@@ -168,7 +175,7 @@ mod tests {
         let dropped = BTreeSet::from([KeyspaceId(4)]);
         let mut from = Vec::new();
         for expected in [4, 4, 1] {
-            let Ok(Step { deleted, next }) = step(&store, &dropped, &from) else {
+            let Ok(Step { deleted, next }) = step(&store, Family::Data, &dropped, &from) else {
                 panic!("failed")
             };
             assert_eq!((deleted, next.is_some()), (expected, expected == 4));

@@ -24,6 +24,7 @@ use crate::config::Durability;
 
 /// Long enough for anything that is to happen on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PARTITIONS: u32 = 256;
 
 pub(super) fn key(keyspace: u64, number: u64) -> DataKey {
     // Scattered, as hashes are.
@@ -65,10 +66,10 @@ pub(super) fn write(store: &RocksStore, key: &DataKey, versions: Versions) {
 }
 
 pub(super) fn open(dir: &tempfile::TempDir) -> Arc<RocksStore> {
-    Arc::new(RocksStore::open(&dir.path().join("db"), Durability::Sync).expect("opens"))
+    Arc::new(RocksStore::open(&dir.path().join("db"), Durability::Sync, PARTITIONS).expect("opens"))
 }
 
-fn wait_until_held(store: &RocksStore, keyspaces: &[u64]) {
+pub(super) fn wait_until_held(store: &RocksStore, keyspaces: &[u64]) {
     let expected = keyspaces.iter().copied().map(KeyspaceId).collect();
     let began = Instant::now();
     while store.held_keyspaces() != expected {
@@ -82,7 +83,7 @@ fn reopen(store: Arc<RocksStore>, dir: &tempfile::TempDir) -> Arc<RocksStore> {
     drop(store);
     let began = Instant::now();
     loop {
-        match RocksStore::open(&dir.path().join("db"), Durability::Sync) {
+        match RocksStore::open(&dir.path().join("db"), Durability::Sync, PARTITIONS) {
             Ok(store) => return Arc::new(store),
             Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
         }
@@ -92,8 +93,12 @@ fn reopen(store: Arc<RocksStore>, dir: &tempfile::TempDir) -> Arc<RocksStore> {
 
 /// How many keys there are on disk, of all keyspaces.
 fn entries(store: &RocksStore) -> usize {
+    entries_of(store, Family::Data)
+}
+
+pub(super) fn entries_of(store: &RocksStore, family: Family) -> usize {
     let shared = store.shared();
-    shared.db.iterator_cf(shared.family(Family::Data), rocksdb::IteratorMode::Start).count()
+    shared.db.iterator_cf(shared.family(family), rocksdb::IteratorMode::Start).count()
 }
 
 #[test]

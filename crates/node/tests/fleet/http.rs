@@ -60,9 +60,21 @@ pub fn request(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> io::Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&node, Duration::from_secs(5))?;
+    let stream = TcpStream::connect_timeout(&node, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(TIMEOUT))?;
+    request_over(stream, method, path, headers, body)
+}
+
+/// Any request, over a connection that is there already and as patient as that is.
+pub fn request_over(
+    mut stream: TcpStream,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> io::Result<Answer> {
     stream.set_nodelay(true)?;
+    let node = stream.peer_addr()?;
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {node}\r\nConnection: close\r\n");
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");

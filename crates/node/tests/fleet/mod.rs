@@ -9,6 +9,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 mod certificates;
+pub mod disk;
 pub mod http;
 mod ports;
 
@@ -62,6 +63,16 @@ pub const THREE: [Place; 3] = [
 /// One node.
 pub const ONE: [Place; 1] = [THREE[0]];
 
+/// Where a node listens, and what its program is started by: nothing, or a command that enters a
+/// network of its own.
+#[derive(Clone, Debug)]
+pub struct Site {
+    pub place: Place,
+    pub quic: SocketAddr,
+    pub http: SocketAddr,
+    pub enter: Vec<String>,
+}
+
 /// Nodes of one cluster.
 pub struct Fleet {
     pub nodes: Vec<Node>,
@@ -76,6 +87,7 @@ pub struct Node {
     pub http: SocketAddr,
     config: PathBuf,
     log: PathBuf,
+    enter: Vec<String>,
     process: Option<Child>,
 }
 
@@ -87,17 +99,31 @@ impl Fleet {
 
     /// The same, with more sections in every node's file.
     pub fn with_settings(places: &[Place], more: &str) -> Self {
+        let sites: Vec<_> = places
+            .iter()
+            .map(|&place| Site {
+                place,
+                quic: ports::free(),
+                http: ports::free(),
+                enter: Vec::new(),
+            })
+            .collect();
+        Self::on_sites(&sites, more)
+    }
+
+    /// The same, where the caller says.
+    pub fn on_sites(sites: &[Site], more: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("anello-fleet-").tempdir().expect("a directory");
         let authority = Authority::create(dir.path());
-        let ports: Vec<_> = places.iter().map(|_| (ports::free(), ports::free())).collect();
-        let seeds: Vec<_> = ports.iter().map(|(quic, _)| format!("\"{quic}\"")).collect();
-        let nodes = places.iter().zip(&ports).map(|(place, &(quic, http))| {
+        let seeds: Vec<_> = sites.iter().map(|site| format!("\"{}\"", site.quic)).collect();
+        let nodes = sites.iter().map(|Site { place, quic, http, enter }| {
+            let (quic, http, enter) = (*quic, *http, enter.clone());
             let tls = authority.issue_node(place.id);
             let text = settings(dir.path(), place, quic, http, &seeds.join(", "), &tls) + more;
             let config = dir.path().join(format!("{}.toml", place.id));
             fs::write(&config, text).expect("the settings are written");
             let log = dir.path().join(format!("{}.log", place.id));
-            Node { id: place.id, quic, http, config, log, process: None }
+            Node { id: place.id, quic, http, config, log, enter, process: None }
         });
         Self { nodes: nodes.collect(), authority, dir }
     }
@@ -113,6 +139,11 @@ impl Fleet {
     /// Where the fleet's files are.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// A node's data directory.
+    pub fn data_dir(&self, id: &str) -> PathBuf {
+        self.dir().join("data").join(id)
     }
 
     /// Starts every node that doesn't run.
@@ -155,7 +186,10 @@ impl Node {
     /// Starts the process.
     pub fn start(&mut self) {
         let log = fs::File::options().create(true).append(true).open(&self.log);
-        let process = Command::new(program())
+        let mut words: Vec<_> = self.enter.iter().map(PathBuf::from).collect();
+        words.push(program());
+        let process = Command::new(&words[0])
+            .args(&words[1..])
             .arg("--config")
             .arg(&self.config)
             .stdin(Stdio::null())

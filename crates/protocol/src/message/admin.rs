@@ -1,5 +1,7 @@
 //! What operators and clients ask about the cluster, and how they change its keyspaces.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -130,4 +132,103 @@ pub struct NodeStatus {
     pub requests_in_flight: u64,
     /// Reads, writes and deletes that it has coordinated since its start.
     pub requests_total: u64,
+    /// What waits inside of it.
+    pub queues: QueueStatus,
+    /// What it keeps for others, by whom it is for.
+    pub hints: BTreeMap<NodeId, HintStatus>,
+    /// Hints that their owners have taken since its start.
+    pub hints_delivered: u64,
+    /// Hints that were not kept, or not for long enough, since its start: a bound was reached.
+    pub hints_dropped: u64,
+    /// Its comparing with other replicas.
+    pub repair: RepairStatus,
+    /// What it holds of deleted keys.
+    pub tombstones: TombstoneStatus,
+    /// Why what it holds is shown to nobody, if that is so.
+    pub quarantine: Option<String>,
+    /// Why it takes no writes, if it doesn't.
+    pub read_only: Option<String>,
+}
+
+/// What waits inside a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueStatus {
+    /// Requests that wait at its vnodes, for the store.
+    pub vnodes: u64,
+    /// The most at one of them.
+    pub longest: u64,
+    /// Commits that wait for the disk.
+    pub commits: u64,
+    /// Their bytes.
+    pub commit_bytes: u64,
+    /// How long the last commit waited for the disk and was written, in microseconds.
+    pub commit_us: u64,
+}
+
+/// What a node keeps for another one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HintStatus {
+    /// How many hints.
+    pub count: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The age of the oldest, in seconds.
+    pub oldest_s: u64,
+}
+
+/// How far a node is with comparing what it holds with what the other replicas hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairStatus {
+    /// When the last full round ended, in milliseconds since the Unix epoch.
+    pub last_round_ms: Option<u64>,
+    /// Full rounds that have ended since its start.
+    pub rounds: u64,
+    /// Partitions that it holds, counted once in every keyspace.
+    pub partitions_held: u32,
+    /// Those of them that were in step with every replica that could be reached when they were last
+    /// compared.
+    pub partitions_in_sync: u32,
+    /// For how long the pair that was not found in step for longest hasn't been, in seconds.
+    pub oldest_unverified_s: Option<u64>,
+    /// Partitions that are being compared.
+    pub units_running: u32,
+    /// Partitions that wait to be compared.
+    pub units_waiting: u32,
+    /// Keys that were brought here or sent since its start.
+    pub keys_repaired: u64,
+    /// Those of them that were sent.
+    pub keys_sent: u64,
+    /// Bytes that were sent for it.
+    pub bytes_sent: u64,
+    /// Digests that were compared.
+    pub hashes_compared: u64,
+    /// Trees that were worked out anew from the data.
+    pub trees_scrubbed: u64,
+    /// Leaves that turned out to be wrong then, and were mended.
+    pub leaves_mended: u64,
+    /// What a round that was asked for has to do, and has done, in partitions.
+    pub round_parts: (u32, u32),
+}
+
+/// What a node holds of deleted keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TombstoneStatus {
+    /// About how many.
+    pub held: u64,
+    /// How many it has had forgotten everywhere, since its start.
+    pub purged: u64,
+    /// Those that are old enough to be forgotten and are not, by the reason.
+    pub waiting: BTreeMap<String, u64>,
+}
+
+/// Asks a node to compare all that it holds with the other replicas, from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartRepair {}
+super::message!(StartRepair => RepairStarted, START_REPAIR, Control, true);
+
+/// A round of comparing has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairStarted {
+    /// It has ended once [`RepairStatus::rounds`] is this.
+    pub round: u64,
 }

@@ -167,6 +167,16 @@ pub enum RequestError {
         /// How many did.
         received: u16,
     },
+    /// The disks of too many of the replicas are full to try.
+    #[error(
+        "{required} replicas must take the write and only {alive} have room on their disks; nothing was written"
+    )]
+    DiskFull {
+        /// How many must take it.
+        required: u16,
+        /// How many of those that count can.
+        alive: u16,
+    },
 }
 
 /// Who took part in a request, and how.

@@ -62,17 +62,6 @@ pub struct ReadHints {
 }
 super::message!(ReadHints => Result<Held, Refusal>, READ_HINTS, Data, false);
 
-/// Asks the hint store of the coordinator's own node to issue a dot for a write of which no replica can be
-/// reached, under an actor of its own, and to keep the version.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct MintHint {
-    /// The replica that it is kept for.
-    pub owner: NodeId,
-    /// The write.
-    pub mint: MintVersion,
-}
-super::message!(MintHint => Result<Minted, Refusal>, MINT_HINT, Data, false);
-
 /// Asks an owner how much it can take of what is kept for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestCredit {

@@ -47,6 +47,8 @@ pub enum Refusal {
     Quarantined,
     /// As much is kept for that replica already as may be.
     HintsFull,
+    /// The node's disk has too little room left; nothing of a write was kept. Reads are served.
+    DiskFull,
 }
 
 /// How much of a key's versions is asked for.

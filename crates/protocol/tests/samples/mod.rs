@@ -137,6 +137,7 @@ pub(crate) fn read_replies() -> Vec<Result<Held, Refusal>> {
         Err(Refusal::TooManySiblings(1024)),
         Err(Refusal::Quarantined),
         Err(Refusal::HintsFull),
+        Err(Refusal::DiskFull),
     ]
 }
 
@@ -198,10 +199,6 @@ pub(crate) fn forward_replies() -> Vec<Result<Answer<Written>, Refusal>> {
 
 pub(crate) fn store_hint() -> StoreHint {
     StoreHint { owner: node("eu-b-1"), store: store_versions() }
-}
-
-pub(crate) fn mint_hint() -> MintHint {
-    MintHint { owner: node("eu-b-1"), mint: mint_version() }
 }
 
 pub(crate) fn read_hints() -> ReadHints {
@@ -403,5 +400,49 @@ pub(crate) fn node_status() -> NodeStatus {
         keys_estimate: 1_000,
         requests_in_flight: 3,
         requests_total: 12_345,
+        queues: QueueStatus {
+            vnodes: 5,
+            longest: 2,
+            commits: 3,
+            commit_bytes: 4_096,
+            commit_us: 800,
+        },
+        hints: BTreeMap::from([(
+            node("eu-b-1"),
+            HintStatus { count: 2, bytes: 2_048, oldest_s: 7 },
+        )]),
+        hints_delivered: 11,
+        hints_dropped: 1,
+        repair: RepairStatus {
+            last_round_ms: Some(1_790_000_000_000),
+            rounds: 4,
+            partitions_held: 256,
+            partitions_in_sync: 255,
+            oldest_unverified_s: Some(61),
+            units_running: 1,
+            units_waiting: 2,
+            keys_repaired: 30,
+            keys_sent: 10,
+            bytes_sent: 65_536,
+            hashes_compared: 512,
+            trees_scrubbed: 3,
+            leaves_mended: 1,
+            round_parts: (256, 255),
+        },
+        tombstones: TombstoneStatus {
+            held: 9,
+            purged: 100,
+            waiting: BTreeMap::from([("eu-b-1 can't be reached".into(), 9)]),
+        },
+        quarantine: Some("away for 12 days".into()),
+        read_only: Some("the disk is full".into()),
     }
+}
+
+pub(crate) fn start_repair() -> StartRepair {
+    StartRepair {}
+}
+
+pub(crate) fn repair_started() -> RepairStarted {
+    RepairStarted { round: 5 }
 }

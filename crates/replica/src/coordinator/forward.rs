@@ -90,7 +90,9 @@ impl Forwarding {
         match outcome {
             Ok(Incoming::Forwarded(Ok(answer))) => match answer.result {
                 Err(
-                    error @ (RequestError::Overloaded { .. } | RequestError::Unavailable { .. }),
+                    error @ (RequestError::Overloaded { .. }
+                    | RequestError::Unavailable { .. }
+                    | RequestError::DiskFull { .. }),
                 ) => {
                     self.refused = Some(error);
                 }
@@ -106,7 +108,9 @@ impl Forwarding {
                 | Refusal::Quarantined
                 | Refusal::HintsFull
                 | Refusal::ForgedContext
-                | Refusal::TooManySiblings(_) => {}
+                | Refusal::TooManySiblings(_)
+                // A coordinator whose own disk is full answers as one that finds too few replicas.
+                | Refusal::DiskFull => {}
             },
             Ok(_) => {}
             Err(failure) => self.maybe_written |= failure.may_have_been_handled(),

@@ -44,6 +44,8 @@ pub(super) enum Progress {
     /// No vnode here takes it: it couldn't be opened, or can't be called. This attempt wrote nothing; one
     /// before it may have.
     Missing,
+    /// The disk below the vnode is full. As with [`Progress::Missing`].
+    DiskFull,
     /// The vnode, or its store, has failed; the write may have been kept.
     Broken(Refusal),
     /// The write can never succeed; nothing was written.
@@ -102,6 +104,7 @@ impl Minting {
             }
             Refusal::NotOwner | Refusal::Quarantined | Refusal::HintsFull => Progress::Missing,
             Refusal::Busy => Progress::Busy,
+            Refusal::DiskFull => Progress::DiskFull,
             Refusal::Storage(_) => Progress::Broken(refusal),
             Refusal::ForgedContext => {
                 let sentence = "the context claims to have seen writes that were never made";

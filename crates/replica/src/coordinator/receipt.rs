@@ -64,6 +64,7 @@ pub(super) fn passes(refusal: &Refusal) -> bool {
         | Refusal::ForgedContext
         | Refusal::TooManySiblings(_)
         | Refusal::Quarantined
-        | Refusal::HintsFull => false,
+        | Refusal::HintsFull
+        | Refusal::DiskFull => false,
     }
 }

@@ -326,6 +326,7 @@ impl WriteRequest {
             minting::Progress::Busy if self.is_forwarded => self.refuse(desk, Refusal::Busy),
             minting::Progress::Busy => self.fail(desk, overloaded()),
             minting::Progress::Missing => self.mint_elsewhere(desk, Refusal::NotOwner),
+            minting::Progress::DiskFull => self.mint_elsewhere(desk, Refusal::DiskFull),
             minting::Progress::Broken(refusal) => {
                 self.maybe_written = true;
                 self.mint_elsewhere(desk, refusal);
@@ -345,6 +346,11 @@ impl WriteRequest {
         let Phase::Minting(Minting { site, .. }) = &self.phase else { return };
         let others = others_of(desk, site);
         match refusal {
+            // Whoever handed it over asks the next, and tells the client this if none has room.
+            Refusal::DiskFull if self.is_forwarded || others.is_empty() => {
+                let required = site.requirement.required();
+                self.fail(desk, RequestError::DiskFull { required, alive: 0 });
+            }
             refusal if self.is_forwarded => self.refuse(desk, refusal),
             _ if !others.is_empty() => self.forward(desk, others),
             Refusal::NotOwner => {

@@ -12,7 +12,7 @@ use anello_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::store::{CommitDone, StoreBusy, StoreError, VnodeRecord};
+use crate::store::{CommitDone, NotTaken, StoreError, VnodeRecord};
 
 /// What a hint weighs beside its key and versions.
 const HINT_OVERHEAD_BYTES: usize = 128;
@@ -99,7 +99,7 @@ pub trait HintShelf: Send + Sync + 'static {
 
     /// Takes a change in and returns at once; `done` is called once it is durable, or has failed. When the
     /// queue is full, the change is not taken and `done` is dropped.
-    fn commit(&self, change: HintChange, done: CommitDone) -> Result<(), StoreBusy>;
+    fn commit(&self, change: HintChange, done: CommitDone) -> Result<(), NotTaken>;
 
     /// All that is known at a start. Reads the disk.
     fn load(&self) -> Result<Shelved, StoreError>;

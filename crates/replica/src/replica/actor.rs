@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, in_time},
-    store::{CachedRead, Store, StoreBusy, StoreError, VnodeRecord},
+    store::{CachedRead, Store, StoreError, VnodeRecord},
 };
 
 /// What a vnode's actor is made of.
@@ -159,8 +159,8 @@ impl ReplicaActor {
                     // Past the mailbox's bound, but the vnode's own bound holds: every commit in
                     // flight is one of the requests that it counts.
                     let done = Box::new(move |result| actor.do_send(CommitEnded(number, result)));
-                    if let Err(StoreBusy) = self.store.commit(commit, done) {
-                        let outcome = CommitOutcome::NotTaken;
+                    if let Err(why) = self.store.commit(commit, done) {
+                        let outcome = CommitOutcome::NotTaken(why);
                         self.replica.handle(now, Input::Committed(number, outcome));
                     }
                 }

@@ -13,7 +13,7 @@ use anello_protocol::{
 };
 use anello_ring::view::View;
 
-use crate::store::Commit;
+use crate::store::{Commit, NotTaken};
 
 /// What a request weighs beside its key and values.
 const REQUEST_OVERHEAD_BYTES: usize = 256;
@@ -59,7 +59,7 @@ pub enum CommitOutcome {
     Durable,
     /// The store had no room for it: it was not kept, and never will be. This has to be told before the
     /// next effect is asked for: a later commit of the key would have kept it after all.
-    NotTaken,
+    NotTaken(NotTaken),
     /// It failed, with a sentence. It may have been kept all the same.
     Failed(String),
 }

@@ -30,7 +30,7 @@ use super::{
     key::{self, OpenKey},
     mint::{self, Follows, Mint},
 };
-use crate::store::{Commit, Summary, VnodeRecord};
+use crate::store::{Commit, NotTaken, Summary, VnodeRecord};
 
 /// The bounds of a vnode.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -317,9 +317,9 @@ impl Replica {
                 }
                 None
             }
-            CommitOutcome::NotTaken => {
+            CommitOutcome::NotTaken(why) => {
                 let withdrawn = open.withdraw_from(number);
-                return self.not_taken(&key, replies, &withdrawn);
+                return self.not_taken(&key, replies, &withdrawn, why);
             }
             CommitOutcome::Failed(sentence) => {
                 open.failed(number);
@@ -341,7 +341,13 @@ impl Replica {
     /// The store had no room for a commit. Those of the key that contain it, `withdrawn`, were not offered
     /// yet and come to nothing too: so what was issued in them can be issued again, because nobody has
     /// seen it and nothing holds it.
-    fn not_taken(&mut self, key: &DataKey, mut replies: Replies, withdrawn: &[CommitNumber]) {
+    fn not_taken(
+        &mut self,
+        key: &DataKey,
+        mut replies: Replies,
+        withdrawn: &[CommitNumber],
+        why: NotTaken,
+    ) {
         let before = self.effects.len();
         self.effects.retain(
             |effect| !matches!(effect, Effect::Commit(number, _) if withdrawn.contains(number)),
@@ -356,7 +362,7 @@ impl Replica {
         }
         self.close_if_settled(key);
         for (token, reply, bytes) in replies {
-            self.reply(token, reply.refused(Refusal::Busy), bytes);
+            self.reply(token, reply.refused(refusal_of(why)), bytes);
         }
         self.settle_freeze();
     }
@@ -430,6 +436,13 @@ fn open_key<'a>(keys: &'a mut BTreeMap<DataKey, KeyState>, key: &DataKey) -> &'a
     match keys.get_mut(key) {
         Some(KeyState::Open(open)) => open,
         _ => unreachable!("a key is open as long as a commit of it is under way"),
+    }
+}
+
+fn refusal_of(why: NotTaken) -> Refusal {
+    match why {
+        NotTaken::Busy => Refusal::Busy,
+        NotTaken::DiskFull => Refusal::DiskFull,
     }
 }
 

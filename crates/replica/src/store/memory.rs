@@ -10,7 +10,7 @@ use std::{
 use anello_protocol::{id::PartitionId, key::DataKey, version::Versions};
 
 use super::{
-    CachedRead, Commit, CommitDone, Store, StoreBusy, StoreError, StoreEstimate, VnodeRecord,
+    CachedRead, Commit, CommitDone, NotTaken, Store, StoreError, StoreEstimate, VnodeRecord,
 };
 
 /// See the head of this file.
@@ -46,7 +46,7 @@ impl Store for MemoryStore {
         self.read(key).map(CachedRead::Hit)
     }
 
-    fn commit(&self, commit: Commit, done: CommitDone) -> Result<(), StoreBusy> {
+    fn commit(&self, commit: Commit, done: CommitDone) -> Result<(), NotTaken> {
         {
             let mut kept = self.kept();
             match commit.versions.is_empty() {

@@ -153,6 +153,10 @@ impl Fleet {
                         self.broke("one state an epoch", what);
                     }
                 }
+                Out::Judged(reachable) => {
+                    let counts = self.phase == Phase::Working && !reachable;
+                    self.counters.given_up += u64::from(counts);
+                }
                 Out::Note(line) => self.history.note(self.schedule.now(), format_args!("{line}")),
                 Out::Altered(token, result) => {
                     let now = self.schedule.now();
@@ -177,7 +181,13 @@ impl Fleet {
         let bytes: Arc<[u8]> = frame.encode().into();
         let (one, other) = (&self.slots[from].node, &self.slots[to].node);
         let is_far = one.member().datacenter != other.member().datacenter;
-        for delay in self.network.deliveries(one.id(), other.id(), is_far) {
+        let now = self.schedule.now();
+        let is_late = matches!(frame, Frame::Gossip(_))
+            && [from, to].iter().any(|end| self.slots[*end].gossip_late_until > now);
+        for mut delay in self.network.deliveries(one.id(), other.id(), is_far) {
+            if is_late {
+                delay += Duration::from_millis(self.rng.within(0..15_000));
+            }
             self.schedule.after(delay, Event::Deliver { from, to, bytes: Arc::clone(&bytes) });
         }
     }
@@ -216,6 +226,15 @@ impl Fleet {
             }
             Fault::Clock(node, skew_ms) => self.slots[node].skew_ms = skew_ms,
             Fault::Pause(node, length) => self.slots[node].paused_until = now + length,
+            Fault::Starve(node, length) => {
+                self.slots[node].starved_until = now + length;
+                if self.slots[node].core_at < now {
+                    self.starve(node);
+                }
+            }
+            Fault::LateGossip(node, length) => {
+                self.slots[node].gossip_late_until = now + length;
+            }
             Fault::SlowDisk(node, is_slow) => self.slots[node].is_disk_slow = is_slow,
             Fault::DiskFails(node, is_kept) => self.slots[node].disk_fails = Some(is_kept),
             Fault::FullStore(node, is_full) => self.slots[node].node.disk.is_full = is_full,
@@ -229,12 +248,27 @@ impl Fleet {
         }
     }
 
+    /// A starved node had a core for a moment, and waits for the next one.
+    pub(super) fn starve(&mut self, node: usize) {
+        let now = self.schedule.now();
+        if self.slots[node].starved_until <= now {
+            return;
+        }
+        let wait = Duration::from_millis(self.rng.within(50..800));
+        let slot = &mut self.slots[node];
+        slot.paused_until = slot.paused_until.max(now + wait);
+        slot.core_at = now + wait + Duration::from_millis(1);
+        self.schedule.at(slot.core_at, Event::Core(node));
+    }
+
     /// Mends everything, and switches everybody on.
     pub(super) fn mend(&mut self) {
         self.network.heal();
         for node in 0..self.slots.len() {
             let slot = &mut self.slots[node];
             slot.is_disk_slow = false;
+            slot.starved_until = Moment::default();
+            slot.gossip_late_until = Moment::default();
             slot.disk_fails = None;
             slot.node.disk.is_full = false;
             slot.node.disk.is_unreadable = false;

@@ -80,6 +80,8 @@ pub enum Out {
     Durable(Fresh),
     /// The node has learned of an agreed state.
     Agreed(Arc<ClusterState>),
+    /// Membership has another verdict on a node: whether it can be reached.
+    Judged(bool),
     /// Something for the history.
     Note(String),
     /// The node broke a rule that is checked at the node itself.

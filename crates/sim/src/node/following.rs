@@ -80,6 +80,7 @@ impl Node {
             MembershipEvent::Reachability { node, reachable, reason } => {
                 let verdict = if reachable { "reachable" } else { "unreachable" };
                 out.push(Out::Note(format!("{me}: {node} is {verdict}: {reason}")));
+                out.push(Out::Judged(reachable));
                 if reachable {
                     running.unreachable.remove(&node);
                     running.reached.insert(node.clone());

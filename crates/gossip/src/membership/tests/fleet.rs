@@ -59,11 +59,20 @@ pub(super) struct Fleet {
     pub(super) nodes: Vec<Node>,
     pub(super) notes: Vec<String>,
     due: BTreeMap<(Moment, u64), (usize, u64, Due)>,
+    /// Inputs that have waited for a core, and up to when the core is taken.
+    waited: BTreeSet<u64>,
+    core_free: BTreeMap<usize, Moment>,
     sequence: u64,
     dice: Dice,
     /// In percent.
     pub(super) loss: usize,
     pub(super) delay: (Duration, Duration),
+    /// From whom to whom nothing gets through.
+    pub(super) cut_ways: BTreeSet<(usize, usize)>,
+    /// Whose packets, sent and received, take that much longer, drawn for each.
+    pub(super) late: BTreeMap<usize, (Duration, Duration)>,
+    /// Whose every input waits for a core, for as long, drawn for each.
+    pub(super) starved: BTreeMap<usize, (Duration, Duration)>,
     /// Which part of a split network each node is in.
     pub(super) part: Vec<usize>,
     /// The state under each number, as first heard of: there is only one.
@@ -135,10 +144,15 @@ impl Fleet {
             nodes: (0..nodes).map(node).collect(),
             notes: vec![],
             due: BTreeMap::new(),
+            waited: BTreeSet::new(),
+            core_free: BTreeMap::new(),
             sequence: 0,
             dice: Dice::new(seed),
             loss: 0,
             delay: (ms(1), ms(5)),
+            cut_ways: BTreeSet::new(),
+            late: BTreeMap::new(),
+            starved: BTreeMap::new(),
             part: vec![0; nodes],
             states: BTreeMap::new(),
             bytes: 0,
@@ -249,8 +263,8 @@ impl Fleet {
         let begin = self.now;
         let end = begin + within;
         while !holds(self) {
-            let notes = self.notes.join("\n");
-            assert!(self.step(end), "not within {within:?}: {what}\n{notes}");
+            let goes_on = self.step(end);
+            assert!(goes_on, "not within {within:?}: {what}\n{}", self.notes.join("\n"));
         }
         self.now.since(begin)
     }
@@ -266,8 +280,14 @@ impl Fleet {
         let Some(next) = self.due.first_entry().filter(|next| next.key().0 <= end) else {
             return false;
         };
-        let ((at, _), (number, life, due)) = next.remove_entry();
+        let ((at, sequence), (number, life, due)) = next.remove_entry();
         self.now = self.now.max(at);
+        if let Some(most) = self.starved.get(&number).copied()
+            && !self.waited.remove(&sequence)
+        {
+            self.wait_for_core(number, most, due);
+            return true;
+        }
         let node = &mut self.nodes[number];
         if node.life != life && !matches!(due, Due::Packet { .. }) {
             return true;
@@ -294,6 +314,16 @@ impl Fleet {
             }
         }
         true
+    }
+
+    /// What has come meanwhile is handled in one go, in its order, when the node gets a core.
+    fn wait_for_core(&mut self, number: usize, most: (Duration, Duration), due: Due) {
+        let free = self.core_free.get(&number).copied().unwrap_or_default();
+        let free =
+            if free > self.now { free } else { self.now + self.dice.between(most.0, most.1) };
+        self.core_free.insert(number, free);
+        self.push(number, free.since(self.now), due);
+        self.waited.insert(self.sequence);
     }
 
     fn boot(&mut self, number: usize) {
@@ -372,10 +402,16 @@ impl Fleet {
         self.check_durable(from, &packet.body);
         let packet = codec::encode(packet);
         self.bytes += packet.len() as u64;
-        if self.part[from] != self.part[to] || self.dice.below(100) < self.loss {
+        let is_cut = self.part[from] != self.part[to] || self.cut_ways.contains(&(from, to));
+        if is_cut || self.dice.below(100) < self.loss {
             return;
         }
-        let after = self.dice.between(self.delay.0, self.delay.1);
+        let mut after = self.dice.between(self.delay.0, self.delay.1);
+        for end in [from, to] {
+            if let Some((least, most)) = self.late.get(&end).copied() {
+                after += self.dice.between(least, most);
+            }
+        }
         self.push(to, after, Due::Packet { from, packet });
     }
 

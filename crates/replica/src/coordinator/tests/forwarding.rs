@@ -251,3 +251,41 @@ fn a_write_that_was_handed_over_is_carried_out() {
         assert_eq!(handed_back(&mut bench, token), Err(refusal));
     }
 }
+
+#[test]
+fn a_full_disk_leaves_the_write_to_another_replica() {
+    let full = RequestError::DiskFull { required: 2, alive: 0 };
+    for others_have_room in [true, false] {
+        let mut bench = Bench::of(&["eu-a", "eu-b", "eu-c"]);
+        let token = bench.write(put(1, options()));
+        let (mint, _) = bench.sent_mint();
+        bench.refuses(&mint, Refusal::DiskFull);
+        let (sent, _) = sent_forward(&mut bench);
+        bench.forwarded(&sent, Ok(Err(full.clone()).into()));
+        let (sent, _) = sent_forward(&mut bench);
+        if others_have_room {
+            bench.forwarded(&sent, Ok(done()));
+            assert!(bench.written(token).result.is_ok());
+        } else {
+            bench.forwarded(&sent, Ok(Err(full.clone()).into()));
+            assert_eq!(bench.write_fails(token), full, "nothing was written anywhere");
+        }
+        bench.idle();
+    }
+    let mut bench = Bench::of(&["eu-a"]);
+    let token = bench.write(put(1, options()));
+    let (mint, _) = bench.sent_mint();
+    bench.refuses(&mint, Refusal::DiskFull);
+    assert_eq!(bench.write_fails(token), RequestError::DiskFull { required: 1, alive: 0 });
+}
+
+#[test]
+fn a_full_disk_says_so_to_whoever_handed_the_write_over() {
+    let mut bench = Bench::of(&["eu-a", "eu-b", "eu-c"]);
+    let token = forward(&mut bench, 1, put(1, options()));
+    let (mint, _) = bench.sent_mint();
+    bench.refuses(&mint, Refusal::DiskFull);
+    let answer = handed_back(&mut bench, token).expect("an answer");
+    assert_eq!(answer.result, Err(RequestError::DiskFull { required: 2, alive: 0 }));
+    bench.idle();
+}

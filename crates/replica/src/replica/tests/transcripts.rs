@@ -14,6 +14,7 @@ use super::{key, member, mint, now, read, replica, store, value, view, view_of};
 use crate::replica::{
     CommitNumber, CommitOutcome, Effect, Input, Replica, ReplicaConfig, Reply, Request, Token,
 };
+use crate::store::NotTaken;
 
 const SIBLINGS: ConflictRule = ConflictRule::Siblings;
 const LWW: ConflictRule = ConflictRule::Lww;
@@ -289,15 +290,18 @@ fn commits_that_fail_together_end_one_incarnation() {
 
 #[test]
 fn what_the_store_did_not_take_never_was() {
-    let mut bench = Bench::new();
-    let token = bench.ask(Request::Mint(mint(&key("k"), 1, &Context::new(), SIBLINGS)));
-    bench.load(Versions::new());
-    let (number, refused) = bench.commit();
-    bench.input(Input::Committed(number, CommitOutcome::NotTaken));
-    assert_eq!(bench.refused(token), Refusal::Busy);
-    let (minted, _) = bench.write(2, &Context::new(), SIBLINGS, &Versions::new());
-    let (old, new) = (only(&refused).dot.actor, only(&minted.versions).dot.actor);
-    assert_eq!(old.incarnation, new.incarnation, "overload makes no new actors");
+    for (why, refusal) in [(NotTaken::Busy, Refusal::Busy), (NotTaken::DiskFull, Refusal::DiskFull)]
+    {
+        let mut bench = Bench::new();
+        let token = bench.ask(Request::Mint(mint(&key("k"), 1, &Context::new(), SIBLINGS)));
+        bench.load(Versions::new());
+        let (number, refused) = bench.commit();
+        bench.input(Input::Committed(number, CommitOutcome::NotTaken(why)));
+        assert_eq!(bench.refused(token), refusal);
+        let (minted, _) = bench.write(2, &Context::new(), SIBLINGS, &Versions::new());
+        let (old, new) = (only(&refused).dot.actor, only(&minted.versions).dot.actor);
+        assert_eq!(old.incarnation, new.incarnation, "a refusal makes no new actors");
+    }
 }
 
 /// Two writers in one load, and the store has room for the first or for neither.
@@ -318,7 +322,7 @@ fn what_would_contain_a_commit_that_was_not_taken_is_withdrawn() {
                 other => panic!("expected a commit, not {other:?}"),
             }
         }
-        let refused = Input::Committed(numbers[taken], CommitOutcome::NotTaken);
+        let refused = Input::Committed(numbers[taken], CommitOutcome::NotTaken(NotTaken::Busy));
         bench.replica.handle(now(1000), refused);
         bench.look();
         for token in &asked[taken..] {

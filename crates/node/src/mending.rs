@@ -1,0 +1,244 @@
+//! A damaged store is set aside, and an empty one comes in its place.
+//!
+//! ```text
+//! data_dir/
+//!   damage.toml    a store is damaged; written before anything else is done about it, removed at the end
+//!   db.damaged-1   the first store that was; never changed, never deleted by the node
+//!   db.fresh       the one that is to replace it, as long as it isn't complete
+//! ```
+//!
+//! A node that is killed on the way goes on from where it was: each step shows in what is there. Every vnode
+//! of the new store begins a new incarnation, because it holds no vnode's record. It keeps the
+//! membership record, as it is where the whole log could be read; else without its votes, which may have been
+//! others; and where there is none, it asks the cluster as a node without a disk does, and never founds one.
+//! What else can be read is [`crate::salvage`]d while the node serves.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{
+    config::Durability,
+    data_dir::{DataDir, STORE, write_whole},
+    node::StartError,
+    rocks::{OpenError, Replacement, RocksStore, Trouble, Wreck},
+};
+
+const DAMAGE: &str = "damage.toml";
+const FRESH: &str = "db.fresh";
+const ASIDE: &str = "db.damaged-";
+/// Before the next look at a disk that has no room to start on.
+const PAUSE_WHILE_FULL: Duration = Duration::from_secs(1);
+
+/// Why a damaged store can't be replaced. The next start tries again.
+#[derive(Debug, Error)]
+pub enum MendError {
+    /// The file system failed.
+    #[error("data directory {path}: a damaged store can't be set aside: {source}")]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// How it failed.
+        source: io::Error,
+    },
+    /// The note of the damage can't be read.
+    #[error(
+        "{path}: not a note of this version of Anello: {reason}; remove the file to have the store looked at anew"
+    )]
+    BadNote {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The new store can't be made.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+}
+
+/// The note that a store is damaged.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Damage {
+    /// Where the store goes.
+    aside: String,
+    /// What RocksDB says.
+    what: String,
+}
+
+/// The node's store, and whether nothing has ever been written to it.
+pub(crate) struct Opened {
+    pub(crate) store: Arc<RocksStore>,
+    pub(crate) is_empty: bool,
+}
+
+/// Opens the node's store. One that is damaged is set aside first.
+pub(crate) fn open_store(
+    data_dir: &DataDir,
+    durability: Durability,
+    partitions: u32,
+) -> Result<Opened, StartError> {
+    let dir = data_dir.path();
+    if is_noted(dir) {
+        mend(dir, durability, partitions)?;
+    }
+    match look(data_dir, durability, partitions) {
+        // A directory without an identity is not known to be this node's, nor to have held anything.
+        Err(Look::Damaged(what)) if !data_dir.is_new() => {
+            tracing::error!("the store is damaged: {what}");
+            note(dir, &what)?;
+            mend(dir, durability, partitions)?;
+            look(data_dir, durability, partitions).map_err(Look::into_error)
+        }
+        looked => looked.map_err(Look::into_error),
+    }
+}
+
+/// What stands in the way of a store.
+enum Look {
+    Damaged(String),
+    Failed(StartError),
+}
+
+impl Look {
+    fn into_error(self) -> StartError {
+        match self {
+            Self::Damaged(what) => StartError::Broken(format!("the store is damaged: {what}")),
+            Self::Failed(error) => error,
+        }
+    }
+}
+
+/// Opens it, and reads what a start reads first.
+fn look(data_dir: &DataDir, durability: Durability, partitions: u32) -> Result<Opened, Look> {
+    let store = match open_with_room(&data_dir.store(), durability, partitions) {
+        Ok(store) => Arc::new(store),
+        Err(OpenError::Corrupt { reason, .. }) => return Err(Look::Damaged(reason)),
+        Err(error) => return Err(Look::Failed(error.into())),
+    };
+    let looked = store.is_empty();
+    if let Some(Trouble::Damaged(what)) = &*store.trouble().borrow() {
+        return Err(Look::Damaged(what.clone()));
+    }
+    let is_empty = looked.map_err(|reason| Look::Failed(StartError::Broken(reason)))?;
+    Ok(Opened { store, is_empty })
+}
+
+/// Opens a store, and waits for room on the disk if there is too little to do so.
+fn open_with_room(
+    path: &Path,
+    durability: Durability,
+    partitions: u32,
+) -> Result<RocksStore, OpenError> {
+    let mut has_said = false;
+    loop {
+        match RocksStore::open(path, durability, partitions) {
+            Err(error) if error.is_no_space() => {
+                if !has_said {
+                    tracing::error!("waiting for room on the disk: {error}");
+                }
+                has_said = true;
+                thread::sleep(PAUSE_WHILE_FULL);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// Whether a store is damaged and has yet to be replaced.
+pub(crate) fn is_noted(dir: &Path) -> bool {
+    dir.join(DAMAGE).exists()
+}
+
+/// Notes that the store is damaged, so that whatever happens next, it is not used again.
+pub(crate) fn note(dir: &Path, what: &str) -> Result<(), MendError> {
+    if is_noted(dir) {
+        return Ok(());
+    }
+    let io = |source| MendError::Io { path: dir.into(), source };
+    let damage = Damage { aside: free_name(dir).map_err(io)?, what: what.into() };
+    let text = toml::to_string(&damage).expect("two sentences make a table");
+    write_whole(dir, DAMAGE, text.as_bytes()).map_err(io)
+}
+
+/// The first name for a damaged store that isn't taken.
+fn free_name(dir: &Path) -> io::Result<String> {
+    let mut last = 0;
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(ASIDE)?.parse::<u64>().ok());
+        last = last.max(number.unwrap_or_default());
+    }
+    Ok(format!("{ASIDE}{}", last + 1))
+}
+
+/// Sets the store aside that is noted to be damaged, and makes another in its place.
+fn mend(dir: &Path, durability: Durability, partitions: u32) -> Result<(), MendError> {
+    let io = |source| MendError::Io { path: dir.into(), source };
+    let text = fs::read_to_string(dir.join(DAMAGE)).map_err(io)?;
+    let damage: Damage = toml::from_str(&text).map_err(|error| MendError::BadNote {
+        path: dir.join(DAMAGE),
+        reason: error.message().replace('\n', ", "),
+    })?;
+    let (store, aside, fresh) = (dir.join(STORE), dir.join(&damage.aside), dir.join(FRESH));
+    if !aside.exists() {
+        fs::rename(&store, &aside).map_err(io)?;
+        sync(dir).map_err(io)?;
+    }
+    if !store.exists() {
+        if fresh.exists() {
+            // It was being made when the process ended; nothing has been written to it but copies.
+            fs::remove_dir_all(&fresh).map_err(io)?;
+        }
+        let (replacement, membership) = kept(&aside, damage.aside);
+        RocksStore::replace(&fresh, durability, partitions, &replacement, membership.as_deref())?;
+        fs::rename(&fresh, &store).map_err(io)?;
+        sync(dir).map_err(io)?;
+    }
+    fs::remove_file(dir.join(DAMAGE)).map_err(io)?;
+    sync(dir).map_err(io)?;
+    tracing::warn!(
+        "the damaged store ({}) was set aside as {}; an empty one is in its place, in which every vnode \
+         begins a new incarnation",
+        damage.what,
+        aside.display()
+    );
+    Ok(())
+}
+
+/// What a new store takes over from a damaged one.
+fn kept(aside: &Path, name: String) -> (Replacement, Option<Vec<u8>>) {
+    let mut damaged = Vec::new();
+    let membership = match Wreck::open(aside) {
+        Ok(wreck) => {
+            damaged = wreck.replacement().map(|before| before.damaged).unwrap_or_default();
+            let record = wreck.membership();
+            match wreck.is_whole() {
+                true => record,
+                // An older one may have come to light, under which the node has voted since.
+                false => record.and_then(|record| anello_gossip::forget_votes(&record)),
+            }
+        }
+        Err(reason) => {
+            tracing::error!("nothing of {} can be read: {reason}", aside.display());
+            None
+        }
+    };
+    if membership.is_none() {
+        tracing::error!("the membership record can't be read: the cluster is asked for it");
+    }
+    damaged.push(name);
+    (Replacement { damaged, lost_membership: membership.is_none() }, membership)
+}
+
+/// Makes what was renamed or removed in a directory durable.
+fn sync(dir: &Path) -> io::Result<()> {
+    fs::File::open(dir)?.sync_all()
+}
