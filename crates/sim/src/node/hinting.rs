@@ -6,6 +6,7 @@ use anello_protocol::time::Now;
 use anello_replica::{
     hints::{Effect as HintEffect, Input as HintInput, Outgoing, Reply},
     replica::CommitOutcome,
+    store::NotTaken,
 };
 
 use super::{Caller, Freezer, Inner, Node, Out};
@@ -38,7 +39,7 @@ impl Node {
                 }
                 HintEffect::Commit(number, change) => {
                     if self.disk.is_full && self.rng.chance(500) {
-                        let outcome = CommitOutcome::NotTaken;
+                        let outcome = CommitOutcome::NotTaken(NotTaken::Busy);
                         running.hints.handle(now, HintInput::Committed(number, outcome));
                     } else {
                         self.disk.push(DiskWrite::Hint(number, change));

@@ -3,8 +3,11 @@
 use std::collections::VecDeque;
 
 use anello_protocol::{id::PartitionId, time::Now};
-use anello_replica::replica::{
-    CommitOutcome, Effect as ReplicaEffect, Input as ReplicaInput, Reply as ReplicaReply,
+use anello_replica::{
+    replica::{
+        CommitOutcome, Effect as ReplicaEffect, Input as ReplicaInput, Reply as ReplicaReply,
+    },
+    store::NotTaken,
 };
 
 use super::{Freezer, Inner, Node, Out};
@@ -35,7 +38,7 @@ impl Node {
                 ReplicaEffect::Load(key) => out.push(Out::Load(partition, key)),
                 ReplicaEffect::Commit(number, commit) => {
                     if self.disk.is_full && self.rng.chance(500) {
-                        let outcome = CommitOutcome::NotTaken;
+                        let outcome = CommitOutcome::NotTaken(NotTaken::Busy);
                         replica.handle(now, ReplicaInput::Committed(number, outcome));
                     } else {
                         self.disk.push(DiskWrite::Commit(number, commit));
