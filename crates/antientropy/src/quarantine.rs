@@ -1,0 +1,397 @@
+//! Whether this node must serve nothing, because what it holds may have been deleted, and forgotten,
+//! while it was away.
+//!
+//! A purge needs the word of every replica that it holds the tombstone or nothing, twice, a while apart
+//! (see [`crate::purge`]). So a replica that was merely away can't hold the victim of a purged tombstone: the
+//! purge would still be waiting for it. Quarantine is the second wall, for what that proof takes for granted
+//! and an operator or a disk may break: a store that was put back from a copy, above all.
+//!
+//! A node is quarantined
+//! - at its start, if it was last alive longer ago than the smallest grace of the keyspaces that it holds
+//!   parts of, or if its store was put back from a copy;
+//! - when it notices that it stood still for that long;
+//! - when it meets another member again after that long without any. Not before: to cut off the only node
+//!   that is left would cost its clients everything and protect nobody.
+//!
+//! It is over once every partition that it holds is back in step with at least one replica of each
+//! datacenter that has others, a replica that serves; and at once where there is no other replica.
+//!
+//! Where all of a datacenter's other replicas are quarantined too, and can be reached, none of them is waited
+//! for: after the whole cluster was off they would wait for each other for ever. That is safe by the same
+//! proof: while this node was away nobody can have purged anything that it had not confirmed. One that
+//! can't be reached is waited for, because nobody knows whether it serves; an operator who removes it
+//! for good ends that.
+//!
+//! While it lasts nothing is saved of being alive, so that another start begins it anew.
+
+mod verdict;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use anello_protocol::{
+    id::{Datacenter, KeyspaceId, NodeId, PartitionId},
+    time::{Moment, Now},
+};
+use anello_ring::view::View;
+
+pub use verdict::{Lone, Others, Verdict, verdict};
+
+/// How often is saved that the node is alive, and looked whether it stood still.
+const ALARM: Duration = Duration::from_secs(5);
+
+/// What a node remembers of its last life, by its wall clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LastAlive {
+    /// When it was last alive, and not in quarantine.
+    pub alive_ms: u64,
+    /// When it last had contact with another member, or had no others.
+    pub contact_ms: u64,
+}
+
+/// What happens to a quarantine.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The members have agreed on another state.
+    ClusterChanged(Arc<View>),
+    /// The failure detector has another verdict on a node.
+    ReachabilityChanged {
+        /// The node.
+        node: NodeId,
+        /// Whether it answers.
+        reachable: bool,
+    },
+    /// A comparison with a replica that serves, which began after [`Effect::Quarantine`], has ended with
+    /// everything of the partition being the same on both sides. An empty partition counts as well.
+    InStep {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+        /// The partition.
+        partition: PartitionId,
+        /// The replica.
+        peer: NodeId,
+    },
+    /// A replica has refused to compare because it is in quarantine itself.
+    PeerQuarantined(NodeId),
+    /// The moment of [`Quarantine::next_wake`] may have come.
+    TimeUp,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Tell all vnodes, and whoever compares and purges. Once it ends, the store counts no longer as put
+    /// back from a copy, also at the next start.
+    Quarantine(bool),
+    /// Keep this for the next start.
+    Save(LastAlive),
+}
+
+/// Why a node is quarantined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    Away { away: Duration, grace: Duration },
+    StoodStill { away: Duration, grace: Duration },
+    CutOff { away: Duration, grace: Duration },
+    Restored,
+}
+
+/// A partition in a keyspace.
+type Place = (KeyspaceId, PartitionId);
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Quarantine {
+    node: NodeId,
+    view: Option<Arc<View>>,
+    /// The smallest grace of what it holds; none while it holds nothing.
+    grace: Option<Duration>,
+    reachable: BTreeSet<NodeId>,
+    /// When it was seen alive last, and in contact last: by its own clocks.
+    alive: Now,
+    contact_ms: u64,
+    /// What this life began with, until there is a state to judge it by.
+    begun_with: Option<(LastAlive, bool)>,
+    watch: Option<Watch>,
+    save_at: Moment,
+    effects: VecDeque<Effect>,
+}
+
+/// A quarantine that is on.
+#[derive(Debug)]
+struct Watch {
+    cause: Cause,
+    in_step: BTreeSet<(Place, NodeId)>,
+    quarantined: BTreeSet<NodeId>,
+    /// In which datacenters a replica is still missing, by partition.
+    left: BTreeMap<Place, BTreeSet<Datacenter>>,
+    held: usize,
+}
+
+impl Quarantine {
+    /// A node that starts. `last` is none if the store is a fresh one; `was_restored` says that the store
+    /// was put back from a copy.
+    pub fn new(now: Now, node: NodeId, last: Option<LastAlive>, was_restored: bool) -> Self {
+        let contact_ms = last.map_or(now.wall_ms, |last| last.contact_ms);
+        let fresh = LastAlive { alive_ms: now.wall_ms, contact_ms };
+        let begun_with =
+            (last.is_some() || was_restored).then(|| (last.unwrap_or(fresh), was_restored));
+        Self {
+            node,
+            view: None,
+            grace: None,
+            reachable: BTreeSet::new(),
+            alive: now,
+            contact_ms,
+            begun_with,
+            watch: None,
+            save_at: now.moment,
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// Takes one input in; what is to be done about it is in [`Quarantine::next_effect`].
+    pub fn handle(&mut self, now: Now, input: Input) {
+        self.notice_the_time(now);
+        match input {
+            Input::ClusterChanged(view) => self.cluster_changed(now, view),
+            Input::ReachabilityChanged { node, reachable } => {
+                self.reachability(now, node, reachable)
+            }
+            Input::InStep { keyspace, partition, peer } => {
+                if let Some(watch) = &mut self.watch {
+                    let place = (keyspace, partition);
+                    watch.quarantined.remove(&peer);
+                    watch.in_step.insert((place, peer));
+                    self.look_at(&[place]);
+                }
+            }
+            Input::PeerQuarantined(peer) => {
+                if let Some(watch) = &mut self.watch
+                    && watch.quarantined.insert(peer)
+                {
+                    self.look_at_all();
+                }
+            }
+            Input::TimeUp => {}
+        }
+        self.save(now);
+    }
+
+    /// The next thing to do, in order.
+    pub fn next_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When it wants to hear [`Input::TimeUp`], if nothing else happens before.
+    pub fn next_wake(&self) -> Moment {
+        self.alive.moment + ALARM
+    }
+
+    /// Whether the node must serve nothing.
+    pub fn is_on(&self) -> bool {
+        self.watch.is_some()
+    }
+
+    /// Why the node is not ready, if it is this.
+    pub fn reason(&self) -> Option<String> {
+        let watch = self.watch.as_ref()?;
+        let (left, held) = (watch.left.len(), watch.held);
+        Some(format!(
+            "quarantined: {}; comparing with the other replicas, {left} of {held} partitions left",
+            watch.cause
+        ))
+    }
+
+    /// Those of the other replicas of what is left that it waits for and can't reach: an operator's next
+    /// question.
+    pub fn waits_for(&self) -> BTreeSet<NodeId> {
+        let (Some(watch), Some(view)) = (&self.watch, &self.view) else { return BTreeSet::new() };
+        let mut nodes = BTreeSet::new();
+        for ((keyspace, partition), datacenters) in &watch.left {
+            let Some(keyspace) = view.keyspace_of(*keyspace) else { continue };
+            for replica in &view.placement_of(keyspace, *partition).replicas {
+                if datacenters.contains(&replica.datacenter)
+                    && replica.id != self.node
+                    && !self.reachable.contains(&replica.id)
+                {
+                    nodes.insert(replica.id.clone());
+                }
+            }
+        }
+        nodes
+    }
+
+    /// Looks whether the node stood still since it was last here.
+    fn notice_the_time(&mut self, now: Now) {
+        // A machine that was suspended may have a clock for moments that stood still with it.
+        let by_moments = now.moment.since(self.alive.moment);
+        let by_wall = Duration::from_millis(now.wall_ms.saturating_sub(self.alive.wall_ms));
+        self.alive = now;
+        let away = by_moments.max(by_wall);
+        if let Some(grace) = self.grace
+            && away > grace.max(ALARM * 2)
+        {
+            self.begin(Cause::StoodStill { away, grace });
+        }
+    }
+
+    fn cluster_changed(&mut self, now: Now, view: Arc<View>) {
+        if self.view.as_ref().is_some_and(|own| view.epoch() <= own.epoch()) {
+            return;
+        }
+        let graces = view.keyspaces().filter_map(|(_, keyspace)| {
+            let holds_some = !view.ring().vnodes_of(&self.node, &keyspace.replication).is_empty();
+            holds_some.then(|| Duration::from_secs(keyspace.config.tombstone_grace_s))
+        });
+        self.grace = graces.min();
+        self.reachable.retain(|node| view.cluster().members.contains_key(node));
+        self.view = Some(view);
+        self.judge_the_start(now);
+        self.look_at_all();
+    }
+
+    /// Once it is known what the node holds, and for how long tombstones of it stay.
+    fn judge_the_start(&mut self, now: Now) {
+        let Some(grace) = self.grace else { return };
+        let Some((last, was_restored)) = self.begun_with.take() else { return };
+        let away = Duration::from_millis(now.wall_ms.saturating_sub(last.alive_ms));
+        if was_restored {
+            self.begin(Cause::Restored);
+        } else if away > grace {
+            self.begin(Cause::Away { away, grace });
+        }
+    }
+
+    fn reachability(&mut self, now: Now, node: NodeId, reachable: bool) {
+        if node == self.node {
+            return;
+        }
+        if !reachable {
+            self.reachable.remove(&node);
+            if let Some(watch) = &mut self.watch {
+                // When it is back it may serve.
+                watch.quarantined.remove(&node);
+                self.look_at_all();
+            }
+            return;
+        }
+        let was_cut_off = self.reachable.is_empty();
+        self.reachable.insert(node);
+        let away = Duration::from_millis(now.wall_ms.saturating_sub(self.contact_ms));
+        if was_cut_off
+            && let Some(grace) = self.grace
+            && away > grace
+        {
+            self.begin(Cause::CutOff { away, grace });
+        }
+        self.look_at_all();
+    }
+
+    fn begin(&mut self, cause: Cause) {
+        if self.watch.is_some() {
+            return;
+        }
+        let (in_step, quarantined) = (BTreeSet::new(), BTreeSet::new());
+        self.watch = Some(Watch { cause, in_step, quarantined, left: BTreeMap::new(), held: 0 });
+        self.effects.push_back(Effect::Quarantine(true));
+        self.look_at_all();
+    }
+
+    /// Works out what is left from the beginning.
+    fn look_at_all(&mut self) {
+        let (Some(watch), Some(view)) = (&mut self.watch, &self.view) else { return };
+        watch.left.clear();
+        let mut places = Vec::new();
+        for (_, keyspace) in view.keyspaces() {
+            let partitions = view.ring().vnodes_of(&self.node, &keyspace.replication);
+            places.extend(partitions.into_iter().map(|partition| (keyspace.id, partition)));
+        }
+        watch.held = places.len();
+        self.look_at(&places);
+    }
+
+    /// Works out what is left of these, and ends the quarantine if it is nothing.
+    fn look_at(&mut self, places: &[Place]) {
+        let (Some(watch), Some(view)) = (&mut self.watch, &self.view) else { return };
+        for place in places {
+            let Some(keyspace) = view.keyspace_of(place.0) else { continue };
+            if place.1.0 >= view.ring().partitions() {
+                continue;
+            }
+            let replicas = &view.placement_of(keyspace, place.1).replicas;
+            if !replicas.iter().any(|replica| replica.id == self.node) {
+                continue;
+            }
+            let others = || replicas.iter().filter(|replica| replica.id != self.node);
+            let mut left: BTreeSet<_> = others().map(|replica| &replica.datacenter).collect();
+            left.retain(|datacenter| {
+                let mut here = others().filter(|replica| replica.datacenter == **datacenter);
+                let is_in_step =
+                    here.clone().any(|it| watch.in_step.contains(&(*place, it.id.clone())));
+                let all_quarantined = here.all(|it| {
+                    watch.quarantined.contains(&it.id) && self.reachable.contains(&it.id)
+                });
+                !is_in_step && !all_quarantined
+            });
+            match left.is_empty() {
+                true => watch.left.remove(place),
+                false => watch.left.insert(*place, left.into_iter().cloned().collect()),
+            };
+        }
+        if watch.left.is_empty() {
+            self.watch = None;
+            self.effects.push_back(Effect::Quarantine(false));
+            self.contact_ms = self.alive.wall_ms;
+            self.save_at = self.alive.moment;
+        }
+    }
+
+    /// That the node is alive, while that is no reason to forget that it was away.
+    fn save(&mut self, now: Now) {
+        let Some(view) = &self.view else { return };
+        let mut members = view.cluster().members.keys();
+        if !self.reachable.is_empty() || members.all(|member| *member == self.node) {
+            self.contact_ms = now.wall_ms;
+        }
+        if self.watch.is_none() && self.begun_with.is_none() && now.moment >= self.save_at {
+            let last = LastAlive { alive_ms: now.wall_ms, contact_ms: self.contact_ms };
+            self.effects.push_back(Effect::Save(last));
+            self.save_at = now.moment + ALARM;
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (did, away, grace) = match self {
+            Cause::Restored => return f.write_str("its store was put back from a copy"),
+            Cause::Away { away, grace } => ("away", away, grace),
+            Cause::StoodStill { away, grace } => ("stood still", away, grace),
+            Cause::CutOff { away, grace } => ("cut off", away, grace),
+        };
+        let (away, grace) = (Spoken(*away), Spoken(*grace));
+        write!(f, "{did} for {away}, longer than the tombstone grace of {grace}")
+    }
+}
+
+/// A time in the largest unit of which there is at least one.
+struct Spoken(Duration);
+
+impl fmt::Display for Spoken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_secs() {
+            s @ 0..60 => write!(f, "{s} s"),
+            s @ 60..3600 => write!(f, "{} min", s / 60),
+            s @ 3600..86_400 => write!(f, "{} h", s / 3600),
+            s => write!(f, "{} d", s / 86_400),
+        }
+    }
+}
