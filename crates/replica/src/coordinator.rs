@@ -35,6 +35,7 @@ pub use actor::{
     ClusterChanged, CoordinatorActor, CoordinatorParts, CountInFlight, NodeRefs, OwnHints,
     ReachabilityChanged, Stop, Vnodes,
 };
+pub(crate) use calls::failure;
 pub use desk::CoordinatorConfig;
 pub use events::{CallFailure, CallNumber, Effect, Incoming, Input, Outgoing, Reply, Token};
 pub use machine::Coordinator;

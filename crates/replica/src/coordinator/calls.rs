@@ -72,7 +72,8 @@ impl Stream for Calls {
     }
 }
 
-fn failure(error: CallError) -> CallFailure {
+/// What a machine is told of a call that failed.
+pub(crate) fn failure(error: CallError) -> CallFailure {
     match error {
         CallError::Timeout => CallFailure::Timeout,
         CallError::Busy => CallFailure::Busy,
