@@ -67,6 +67,14 @@ impl MemoryTreeStore {
         }
     }
 
+    /// Replaces what is held of a key, and leaves its leaf as it is: what a torn or forgotten update does.
+    pub fn put_without_leaf(&self, key: &DataKey, versions: Arc<Versions>) {
+        let leaves = self.leaves(key.keyspace, key.hash.partition(self.partitions));
+        self.put(key, versions);
+        let at = (key.keyspace, key.hash.partition(self.partitions));
+        self.kept().trees.insert(at, leaves.unwrap_or_else(empty));
+    }
+
     /// Makes a leaf wrong.
     pub fn damage(&self, keyspace: KeyspaceId, partition: PartitionId, leaf: usize) {
         let mut kept = self.kept();

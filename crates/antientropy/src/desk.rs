@@ -1,0 +1,245 @@
+//! What all parts of anti-entropy work with: the time, what the cluster has agreed on, the budget, what is
+//! under way and for whom, and the effects to come.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use anello_protocol::{
+    id::{Epoch, KeyspaceId, NodeId, PartitionId},
+    time::{Moment, Now},
+    version::{ConflictRule, Versions},
+};
+use anello_ring::view::View;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::{
+    budget::Budget,
+    events::{Effect, Outgoing, Reply, Report, Ticket, Token},
+    looking::Look,
+};
+
+/// How long an answer may take.
+const CALL_TIME: Duration = Duration::from_secs(10);
+/// What a digest counts for, in bytes.
+const DIGEST_BYTES: usize = 16;
+/// How many children's digests go with a range, and the range itself.
+const RANGE_DIGESTS: usize = anello_protocol::merkle::CHILDREN + 1;
+
+/// The bounds and delays of anti-entropy.
+#[derive(Clone, Debug)]
+pub struct AntiEntropyConfig {
+    /// How long after a comparison with a node the next one follows, default 60 s. Less costs a digest
+    /// a partition each time.
+    pub round: Duration,
+    /// Within what time every tree is compared with its data, default a day. Less costs reading all
+    /// data that often.
+    pub scrub: Duration,
+    /// How much may be sent, in bytes a second, default 8 MiB, as long as clients don't suffer.
+    pub bytes_per_second: u64,
+    /// How many trees are walked at once, default 4. More takes memory and disk reads.
+    pub units_max: usize,
+}
+
+impl Default for AntiEntropyConfig {
+    fn default() -> Self {
+        Self {
+            round: Duration::from_secs(60),
+            scrub: Duration::from_secs(24 * 60 * 60),
+            bytes_per_second: 8 << 20,
+            units_max: 4,
+        }
+    }
+}
+
+/// What a keyspace's agreed settings mean here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    pub(crate) rule: ConflictRule,
+    grace_ms: u64,
+}
+
+/// For whom something is under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// A question that is being answered.
+    Answer,
+    /// The comparison of roots with a node.
+    Sweep(NodeId),
+    /// The walk of a unit.
+    Walk(u64),
+    /// A key of a unit.
+    Transfer(u64, u64),
+    /// The scrub.
+    Scrub,
+}
+
+/// What has been counted since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) keys_pulled: u64,
+    pub(crate) keys_pushed: u64,
+    pub(crate) bytes_sent: u64,
+    pub(crate) hashes_compared: u64,
+    pub(crate) trees_scrubbed: u64,
+    pub(crate) leaves_mended: u64,
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    pub(crate) node: NodeId,
+    pub(crate) config: AntiEntropyConfig,
+    pub(crate) now: Now,
+    pub(crate) view: Option<Arc<View>>,
+    pub(crate) budget: Budget,
+    pub(crate) counts: Counts,
+    pub(crate) quarantined: BTreeSet<PartitionId>,
+    /// Trees that were found not to be trusted.
+    pub(crate) untrusted: BTreeSet<(KeyspaceId, PartitionId)>,
+    /// The bytes of the versions that are at hand or under way.
+    pub(crate) bytes_at_hand: usize,
+    pub(crate) effects: VecDeque<Effect>,
+    terms: BTreeMap<KeyspaceId, Terms>,
+    owners: BTreeMap<Ticket, Owner>,
+    next_ticket: u64,
+    seed: u64,
+}
+
+impl Desk {
+    pub(crate) fn new(node: NodeId, config: AntiEntropyConfig, seed: u64) -> Self {
+        Self {
+            node,
+            now: Now::default(),
+            view: None,
+            budget: Budget::new(config.bytes_per_second),
+            config,
+            counts: Counts::default(),
+            quarantined: BTreeSet::new(),
+            untrusted: BTreeSet::new(),
+            bytes_at_hand: 0,
+            effects: VecDeque::new(),
+            terms: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            next_ticket: 0,
+            seed,
+        }
+    }
+
+    pub(crate) fn adopt(&mut self, view: Arc<View>) {
+        let terms = view.keyspaces().map(|(_, keyspace)| {
+            let grace_ms = keyspace.config.tombstone_grace_s.saturating_mul(1000);
+            (keyspace.id, Terms { rule: keyspace.config.conflict, grace_ms })
+        });
+        self.terms = terms.collect();
+        self.view = Some(view);
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.view.as_ref().map(|view| view.epoch()).unwrap_or_default()
+    }
+
+    /// Into how many partitions the hash space is cut.
+    pub(crate) fn partitions(&self) -> u32 {
+        self.view.as_ref().map_or(1, |view| view.cluster().partitions)
+    }
+
+    pub(crate) fn terms(&self, keyspace: KeyspaceId) -> Terms {
+        // Only of a keyspace that is gone there are none, and nothing of it is stored then.
+        let none = Terms { rule: ConflictRule::Siblings, grace_ms: u64::MAX };
+        self.terms.get(&keyspace).copied().unwrap_or(none)
+    }
+
+    /// Whether all that is left are tombstones that any replica may have forgotten by now.
+    pub(crate) fn is_forgettable(&self, keyspace: KeyspaceId, versions: &Versions) -> bool {
+        let until = versions.latest().wall_ms().saturating_add(self.terms(keyspace).grace_ms);
+        versions.is_deleted() && until <= self.now.wall_ms
+    }
+
+    /// When something may be sent, if not at once.
+    pub(crate) fn budget_at(&mut self) -> Option<Moment> {
+        self.budget.ready_at(self.now.moment)
+    }
+
+    pub(crate) fn send(&mut self, owner: Owner, to: &NodeId, message: Outgoing) -> Ticket {
+        if *to != self.node {
+            self.pay(weight(&message), true);
+        }
+        let ticket = self.ticket(owner);
+        let deadline = self.now.moment + CALL_TIME;
+        self.effects.push_back(Effect::Send { ticket, to: to.clone(), message, deadline });
+        ticket
+    }
+
+    /// Counts bytes that this node sends, or has others send to it.
+    pub(crate) fn pay(&mut self, bytes: usize, is_sent: bool) {
+        self.budget.take(self.now.moment, bytes);
+        if is_sent {
+            self.counts.bytes_sent += bytes as u64;
+        }
+    }
+
+    pub(crate) fn look(&mut self, owner: Owner, look: Look) -> Ticket {
+        let ticket = self.ticket(owner);
+        self.effects.push_back(Effect::Look(ticket, look));
+        ticket
+    }
+
+    pub(crate) fn reply(&mut self, token: Token, reply: Reply) {
+        self.effects.push_back(Effect::Reply(token, reply));
+    }
+
+    pub(crate) fn report(&mut self, report: Report) {
+        self.effects.push_back(Effect::Report(report));
+    }
+
+    /// For whom something came back; nothing comes back twice.
+    pub(crate) fn owner(&mut self, ticket: Ticket) -> Option<Owner> {
+        self.owners.remove(&ticket)
+    }
+
+    /// A time between half and one and a half of this one, different every time.
+    pub(crate) fn jitter(&mut self, around: Duration) -> Duration {
+        self.seed = xxh3_64_with_seed(&self.seed.to_le_bytes(), self.now.moment.0);
+        let permille = 500 + u32::try_from(self.seed % 1001).unwrap_or_default();
+        around * permille / 1000
+    }
+
+    fn ticket(&mut self, owner: Owner) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.owners.insert(ticket, owner);
+        ticket
+    }
+}
+
+/// What a message counts for, in bytes.
+fn weight(message: &Outgoing) -> usize {
+    match message {
+        Outgoing::Roots(roots) => DIGEST_BYTES * (1 + roots.roots.len()),
+        Outgoing::Ranges(ranges) => DIGEST_BYTES * (1 + ranges.ranges.len() * RANGE_DIGESTS),
+        Outgoing::Keys(keys) => DIGEST_BYTES * (2 + keys.entries.len()),
+        Outgoing::Read(read) => DIGEST_BYTES + read.key.key.as_bytes().len(),
+        Outgoing::Store(store) => store.key.key.as_bytes().len() + bytes_of(&store.versions),
+    }
+}
+
+/// What an answer counts for, in bytes.
+pub(crate) fn answer_weight(reply: &Reply) -> usize {
+    match reply {
+        Reply::Roots(Ok(partitions)) => 4 * partitions.len(),
+        Reply::Ranges(Ok(masks)) => 2 * masks.len(),
+        Reply::Keys(Ok(keys)) => {
+            let held = keys.held.iter().map(|(key, ..)| key.as_bytes().len() + DIGEST_BYTES);
+            DIGEST_BYTES * keys.hashes.len() + held.sum::<usize>()
+        }
+        _ => 0,
+    }
+}
+
+/// What versions count for, in bytes.
+pub(crate) fn bytes_of(versions: &Versions) -> usize {
+    versions.value_bytes() + versions.len() * DIGEST_BYTES
+}

@@ -1,0 +1,83 @@
+//! What people are shown of anti-entropy.
+
+use std::collections::BTreeSet;
+
+use anello_protocol::id::PartitionId;
+
+use crate::machine::AntiEntropy;
+
+/// How anti-entropy of a node is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// When the last round was completed, in milliseconds of the wall clock.
+    pub last_round_ms: Option<u64>,
+    /// How many rounds were completed since the start.
+    pub rounds: u64,
+    /// How many partitions this node holds.
+    pub partitions_held: u64,
+    /// How many of them were in step with all replicas that can be reached, in all keyspaces, when they
+    /// were last compared.
+    pub partitions_in_sync: u64,
+    /// For how many pairs of a tree and another node it has never been seen that they hold the same.
+    pub pairs_unverified: u64,
+    /// For how long that has not been seen of the pair for which it is the longest, in seconds; none if
+    /// there is one of which it was never seen, or no pair at all.
+    pub oldest_verified_s: Option<u64>,
+    /// How many keys were joined here from other nodes.
+    pub keys_pulled: u64,
+    /// How many keys were joined at other nodes from here.
+    pub keys_sent: u64,
+    /// How much was sent for it, in bytes of keys, values and digests.
+    pub bytes_sent: u64,
+    /// How many digests were compared.
+    pub hashes_compared: u64,
+    /// How many trees wait to be walked with another node.
+    pub units_waiting: u64,
+    /// How many are being walked.
+    pub units_running: u64,
+    /// How many trees were compared with their data.
+    pub trees_scrubbed: u64,
+    /// How many of their leaves were wrong, and were mended.
+    pub leaves_mended: u64,
+}
+
+impl Figures {
+    /// How many keys were mended, here or elsewhere.
+    pub fn keys_repaired(&self) -> u64 {
+        self.keys_pulled + self.keys_sent
+    }
+}
+
+impl AntiEntropy {
+    /// See [`Figures`].
+    pub fn figures(&self) -> Figures {
+        let Self { desk, schedule, units, .. } = self;
+        let held = schedule.held.partitions();
+        let reachable = schedule.peers.values().filter(|peer| peer.is_reachable);
+        let out_of_step = reachable.flat_map(|peer| {
+            peer.pairs.iter().filter(|(_, pair)| !pair.is_in_step()).map(|((_, it), _)| *it)
+        });
+        let out_of_step: BTreeSet<PartitionId> = out_of_step.collect();
+        let pairs = || schedule.peers.values().flat_map(|peer| peer.pairs.values());
+        let unverified = pairs().filter(|pair| pair.in_step_ms.is_none()).count() as u64;
+        let oldest = pairs().filter_map(|pair| pair.in_step_ms).min();
+        let age = oldest.map(|oldest| desk.now.wall_ms.saturating_sub(oldest) / 1000);
+        let counts = &desk.counts;
+        Figures {
+            last_round_ms: schedule.rounds.last_ms,
+            rounds: schedule.rounds.completed,
+            partitions_held: held.len() as u64,
+            partitions_in_sync: held.difference(&out_of_step).count() as u64,
+            pairs_unverified: unverified,
+            oldest_verified_s: age.filter(|_| unverified == 0),
+            keys_pulled: counts.keys_pulled,
+            keys_sent: counts.keys_pushed,
+            bytes_sent: counts.bytes_sent,
+            hashes_compared: counts.hashes_compared,
+            units_waiting: units.waiting() as u64,
+            units_running: units.running() as u64,
+            trees_scrubbed: counts.trees_scrubbed,
+            leaves_mended: counts.leaves_mended,
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Anti-entropy of one node: what happens to it goes to its parts, and what these come to is put together.
+//!
+//! Invariants: every question is answered exactly once; every unit ends, after a bounded number of
+//! failures, and none brings itself back; what is remembered of a pair of a tree and a node is a few
+//! words, whatever the data.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use anello_protocol::{
+    id::{KeyspaceId, NodeId, PartitionId},
+    message::hint::MAX_MARKED,
+    time::{Moment, Now},
+};
+use anello_ring::view::View;
+
+use crate::{
+    answering::{Answering, Compared},
+    desk::{AntiEntropyConfig, Desk, Owner},
+    events::{CallFailure, Effect, Incoming, Input, Question, Reply, Report, Ticket, Token},
+    exchange::Outcome,
+    looking::Looked,
+    rounds::Progress,
+    schedule::{Pair, Schedule},
+    scrub::Scrub,
+    units::{Ended, Tree, Units},
+};
+
+/// How long a node that was found to differ by another gives that one to mend it, before it looks itself.
+const OTHERS_TURN: Duration = Duration::from_secs(8);
+/// The least time between two looks after what is due.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+
+/// Finds what differs between this node and the other replicas, and mends it. See the head of this file.
+#[derive(Debug)]
+pub struct AntiEntropy {
+    pub(crate) desk: Desk,
+    pub(crate) schedule: Schedule,
+    pub(crate) units: Units,
+    answering: Answering,
+    scrub: Scrub,
+}
+
+impl AntiEntropy {
+    /// Anti-entropy of a node that has not been told of any cluster yet. `seed` scatters its times.
+    pub fn new(node: NodeId, config: AntiEntropyConfig, seed: u64) -> Self {
+        Self {
+            desk: Desk::new(node, config, seed),
+            schedule: Schedule::default(),
+            units: Units::default(),
+            answering: Answering::default(),
+            scrub: Scrub::default(),
+        }
+    }
+
+    /// Takes one input in; what is to be done about it is in [`AntiEntropy::next_effect`].
+    pub fn handle(&mut self, now: Now, input: Input) {
+        self.desk.now = now;
+        match input {
+            Input::Asked { token, from, question } => self.asked(token, from, question),
+            Input::Start(token) => {
+                let round = self.schedule.start_round();
+                self.desk.reply(token, Reply::Started(round));
+            }
+            Input::ScrubAll => self.scrub.all(),
+            Input::MarkForRepair(trees) => {
+                let trees: BTreeSet<Tree> = trees.into_iter().take(MAX_MARKED).collect();
+                trees.into_iter().for_each(|tree| self.compare_with_all(tree));
+            }
+            Input::Answered { ticket, outcome } => self.answered(ticket, outcome),
+            Input::Looked(ticket, looked) => self.looked(ticket, looked),
+            Input::TimeUp => {}
+            Input::ClusterChanged(view) => self.cluster_changed(view),
+            Input::ReachabilityChanged { node, reachable } => {
+                self.schedule.reachability_changed(&mut self.desk, &node, reachable);
+                self.drop_unwanted();
+            }
+            Input::Quarantined(partitions) => self.desk.quarantined = partitions,
+            Input::Pressure(pressure) => self.desk.budget.press(now.moment, pressure),
+        }
+        self.advance();
+    }
+
+    /// The next thing to do, in order.
+    pub fn next_effect(&mut self) -> Option<Effect> {
+        self.desk.effects.pop_front()
+    }
+
+    /// When it wants to hear [`Input::TimeUp`], if nothing else happens before. Earlier and later ones
+    /// do no harm.
+    pub fn next_wake(&mut self) -> Option<Moment> {
+        let units = self.units.due(&mut self.desk);
+        let due = units.into_iter().chain(self.schedule.due()).chain(self.scrub.due()).min()?;
+        // Never at once again, so that nothing can keep the clock from going on.
+        Some(due.max(self.desk.now.moment + SHORTEST_PAUSE))
+    }
+
+    /// How far a round has come; nothing of one that was never begun.
+    pub fn progress(&self, round: u64) -> Option<Progress> {
+        self.schedule.rounds.progress(round)
+    }
+
+    /// What is known of a tree that is shared with a node.
+    pub fn pair(
+        &self,
+        keyspace: KeyspaceId,
+        partition: PartitionId,
+        peer: &NodeId,
+    ) -> Option<Pair> {
+        self.schedule.peers.get(peer)?.pairs.get(&(keyspace, partition)).copied()
+    }
+
+    fn asked(&mut self, token: Token, from: Option<NodeId>, question: Question) {
+        let tree = match &question {
+            Question::Roots(_) => None,
+            Question::Ranges(ranges) => Some((ranges.keyspace, ranges.partition)),
+            Question::Keys(keys) => Some((keys.keyspace, keys.partition)),
+        };
+        if let Some(tree) = tree.filter(|tree| self.schedule.held.contains(*tree)) {
+            self.units.walked_by(&mut self.desk, tree, from.as_ref());
+        }
+        self.answering.asked(&mut self.desk, &self.schedule.held, token, from, question);
+    }
+
+    fn answered(&mut self, ticket: Ticket, outcome: Result<Incoming, CallFailure>) {
+        match self.desk.owner(ticket) {
+            Some(Owner::Sweep(peer)) => {
+                let Some(peer) = self.schedule.peers.get_mut(&peer) else { return };
+                let Some(sweep) = &mut peer.sweep else { return };
+                let rounds = sweep.rounds.clone();
+                if let Some(compared) = sweep.answered(&mut self.desk, outcome) {
+                    self.compared(&compared, &rounds, self.desk.now.moment);
+                }
+            }
+            Some(Owner::Walk(unit)) => {
+                if let Some(exchange) = self.units.exchange(unit) {
+                    exchange.answered(&mut self.desk, outcome);
+                }
+            }
+            Some(Owner::Transfer(unit, number)) => {
+                if let Some(exchange) = self.units.exchange(unit) {
+                    exchange.transferred(&mut self.desk, number, outcome);
+                }
+            }
+            Some(Owner::Answer | Owner::Scrub) | None => {}
+        }
+    }
+
+    fn looked(&mut self, ticket: Ticket, looked: Looked) {
+        match self.desk.owner(ticket) {
+            Some(Owner::Answer) => {
+                if let Some(compared) = self.answering.looked(&mut self.desk, ticket, looked) {
+                    self.schedule.compared_by(&self.desk, &compared.peer);
+                    // The other node mends what differs; whether it has is seen after that.
+                    let later = self.desk.now.moment + self.desk.jitter(OTHERS_TURN);
+                    self.compared(&compared, &[], later);
+                }
+            }
+            Some(Owner::Sweep(peer)) => {
+                let peer = self.schedule.peers.get_mut(&peer);
+                if let Some(sweep) = peer.and_then(|peer| peer.sweep.as_mut()) {
+                    sweep.looked(&mut self.desk, looked);
+                }
+            }
+            Some(Owner::Walk(unit)) => {
+                if let Some(exchange) = self.units.exchange(unit) {
+                    exchange.looked(&mut self.desk, looked);
+                }
+            }
+            Some(Owner::Scrub) => {
+                let changed = self.scrub.looked(&mut self.desk, &self.schedule.held, looked);
+                changed.into_iter().for_each(|tree| self.compare_with_all(tree));
+            }
+            Some(Owner::Transfer(..)) | None => {}
+        }
+    }
+
+    /// Roots were compared: what is equal is in step, and what differs is walked.
+    fn compared(&mut self, compared: &Compared, rounds: &[u64], walk_at: Moment) {
+        let Compared { peer, keyspace, partitions } = compared;
+        let wall_ms = self.desk.now.wall_ms;
+        for (partition, differs) in partitions {
+            let tree = (*keyspace, *partition);
+            let Some(pair) = self.schedule.pair(peer, tree) else { continue };
+            if *differs {
+                pair.differs = true;
+                self.add_unit(tree, peer, rounds, walk_at, false);
+            } else {
+                let now = Some(wall_ms);
+                *pair = Pair { in_step_ms: now, caught_up_ms: now, differs: false };
+            }
+        }
+    }
+
+    /// A tree is walked with all nodes that share it, before others.
+    fn compare_with_all(&mut self, tree: Tree) {
+        for peer in self.schedule.sharers(tree) {
+            if self.schedule.is_reachable(&peer) {
+                self.add_unit(tree, &peer, &[], self.desk.now.moment, true);
+            } else {
+                self.schedule.mark_due(&peer);
+            }
+        }
+    }
+
+    fn add_unit(&mut self, tree: Tree, peer: &NodeId, rounds: &[u64], at: Moment, is_first: bool) {
+        if self.schedule.is_reachable(peer) {
+            let new = self.units.add(tree, peer, rounds, at, is_first);
+            self.schedule.rounds.unit_added(&new);
+        }
+    }
+
+    fn cluster_changed(&mut self, view: Arc<View>) {
+        if view.epoch() < self.desk.epoch() {
+            return;
+        }
+        self.schedule.adopt(&mut self.desk, &view);
+        self.desk.adopt(view);
+        self.scrub.retain(&self.schedule.held);
+        self.drop_unwanted();
+    }
+
+    fn drop_unwanted(&mut self) {
+        let peers = &self.schedule.peers;
+        let is_wanted = |peer: &NodeId, tree: Tree| {
+            peers.get(peer).is_some_and(|it| it.is_reachable && it.pairs.contains_key(&tree))
+        };
+        let ended = self.units.retain(&mut self.desk, is_wanted);
+        ended.into_iter().for_each(|ended| self.ended(ended));
+    }
+
+    fn ended(&mut self, ended: Ended) {
+        let Ended { tree, peer, rounds, outcome, is_one_way } = ended;
+        self.schedule.rounds.unit_ended(&rounds);
+        let wall_ms = self.desk.now.wall_ms;
+        let Some(pair) = self.schedule.pair(&peer, tree) else { return };
+        match outcome {
+            Some(Outcome::InStep) if is_one_way => pair.caught_up_ms = Some(wall_ms),
+            Some(Outcome::InStep) => {
+                let now = Some(wall_ms);
+                *pair = Pair { in_step_ms: now, caught_up_ms: now, differs: false };
+            }
+            Some(Outcome::Unresolved) => {
+                pair.differs = true;
+                self.schedule.mark_due(&peer);
+                let (keyspace, partition) = tree;
+                self.desk.report(Report::Unresolved { keyspace, partition, peer });
+            }
+            None => {}
+        }
+    }
+
+    fn advance(&mut self) {
+        if self.desk.view.is_none() {
+            return;
+        }
+        let ended = self.units.advance(&mut self.desk);
+        ended.into_iter().for_each(|ended| self.ended(ended));
+        self.schedule.advance(&mut self.desk);
+        self.scrub.advance(&mut self.desk, &self.schedule.held);
+        self.schedule.rounds.settle(self.desk.now.wall_ms);
+    }
+}

@@ -1,0 +1,287 @@
+//! When to compare with whom: the nodes that share trees with this one, and what is known of each pair.
+//!
+//! Of two nodes the one with the smaller name compares, once a round. Either does whatever its name: after
+//! its own start, when the other comes back (after its hints had a chance, and once more a round later),
+//! when it was told that hints were dropped, and when it has not been compared with for two rounds. A node
+//! that can't be reached is skipped, and is due when it comes back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    time::Duration,
+};
+
+use anello_protocol::{
+    id::{KeyspaceId, NodeId, PartitionId},
+    time::Moment,
+};
+use anello_ring::view::View;
+
+use crate::{desk::Desk, rounds::Rounds, sweep::Sweep, units::Tree};
+
+/// How long after a start, or after a node came back, roots are compared.
+pub(crate) const CALM: Duration = Duration::from_secs(3);
+/// The most sweeps at once.
+const SWEEPS_MAX: usize = 4;
+
+/// The trees that this node holds.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    keyspaces: BTreeMap<KeyspaceId, BTreeSet<PartitionId>>,
+    trees: usize,
+}
+
+impl Held {
+    pub(crate) fn contains(&self, (keyspace, partition): Tree) -> bool {
+        self.keyspaces.get(&keyspace).is_some_and(|held| held.contains(&partition))
+    }
+
+    pub(crate) fn trees(&self) -> usize {
+        self.trees
+    }
+
+    /// The next tree after one, the first after none.
+    pub(crate) fn after(&self, tree: Option<Tree>) -> Option<Tree> {
+        if let Some((keyspace, partition)) = tree
+            && let Some(held) = self.keyspaces.get(&keyspace)
+            && let Some(next) = held.range((Bound::Excluded(partition), Bound::Unbounded)).next()
+        {
+            return Some((keyspace, *next));
+        }
+        let after = tree.map_or(Bound::Unbounded, |(keyspace, _)| Bound::Excluded(keyspace));
+        let mut rest = self.keyspaces.range((after, Bound::Unbounded));
+        rest.find_map(|(keyspace, held)| held.first().map(|first| (*keyspace, *first)))
+    }
+
+    /// The partitions that are held in some keyspace.
+    pub(crate) fn partitions(&self) -> BTreeSet<PartitionId> {
+        self.keyspaces.values().flatten().copied().collect()
+    }
+}
+
+/// What is known of a tree that is shared with a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pair {
+    /// When both were last known to hold the same, in milliseconds of the wall clock.
+    pub in_step_ms: Option<u64>,
+    /// When this node was last known to hold all that the other does.
+    pub caught_up_ms: Option<u64>,
+    /// Whether they have been found to differ since.
+    pub differs: bool,
+}
+
+impl Pair {
+    pub(crate) fn is_in_step(&self) -> bool {
+        self.in_step_ms.is_some() && !self.differs
+    }
+}
+
+/// A node that shares trees with this one.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) pairs: BTreeMap<Tree, Pair>,
+    pub(crate) is_reachable: bool,
+    /// Whether it is to be compared with in the next round in any case.
+    is_due: bool,
+    /// When either node last compared.
+    compared: Option<Moment>,
+    /// When to compare outside of rounds.
+    checks: BTreeSet<Moment>,
+    /// The rounds that wait for the next sweep, if one is wanted.
+    wanted: Option<Vec<u64>>,
+    pub(crate) sweep: Option<Sweep>,
+}
+
+/// See the head of this file.
+#[derive(Debug, Default)]
+pub(crate) struct Schedule {
+    pub(crate) held: Held,
+    pub(crate) peers: BTreeMap<NodeId, Peer>,
+    pub(crate) rounds: Rounds,
+    unreachable: BTreeSet<NodeId>,
+    next_round: Option<Moment>,
+}
+
+impl Schedule {
+    /// Takes in who shares what under another state. Pairs that stay are remembered.
+    pub(crate) fn adopt(&mut self, desk: &mut Desk, view: &View) {
+        let is_first = self.next_round.is_none();
+        let now = desk.now.moment;
+        let mut held = Held::default();
+        let mut shared: BTreeMap<NodeId, BTreeSet<Tree>> = BTreeMap::new();
+        for (_, keyspace) in view.keyspaces() {
+            for partition in (0..view.cluster().partitions).map(PartitionId) {
+                let placement = view.placement_of(keyspace, partition);
+                if placement.index_of(&desk.node).is_none() {
+                    continue;
+                }
+                held.keyspaces.entry(keyspace.id).or_default().insert(partition);
+                held.trees += 1;
+                for place in placement.replicas.iter().filter(|place| place.id != desk.node) {
+                    shared.entry(place.id.clone()).or_default().insert((keyspace.id, partition));
+                }
+            }
+        }
+        self.held = held;
+        self.unreachable.retain(|node| view.cluster().members.contains_key(node));
+        let gone: Vec<NodeId> =
+            self.peers.keys().filter(|peer| !shared.contains_key(*peer)).cloned().collect();
+        for peer in gone {
+            self.interrupt(&peer);
+            self.peers.remove(&peer);
+        }
+        for (id, trees) in shared {
+            let is_reachable = !self.unreachable.contains(&id);
+            let peer = self.peers.entry(id).or_insert_with(|| Peer {
+                pairs: BTreeMap::new(),
+                is_reachable,
+                is_due: true,
+                compared: None,
+                checks: BTreeSet::new(),
+                wanted: None,
+                sweep: None,
+            });
+            peer.pairs.retain(|tree, _| trees.contains(tree));
+            let before = peer.pairs.len();
+            for tree in trees {
+                peer.pairs.entry(tree).or_default();
+            }
+            if peer.pairs.len() > before && !is_first {
+                peer.checks.insert(now + desk.jitter(CALM));
+            }
+        }
+        if is_first {
+            self.next_round = Some(now + CALM + desk.jitter(CALM / 3));
+        }
+    }
+
+    /// The failure detector's verdict: says whether it is news.
+    pub(crate) fn reachability_changed(
+        &mut self,
+        desk: &mut Desk,
+        node: &NodeId,
+        is_reachable: bool,
+    ) {
+        match is_reachable {
+            true => self.unreachable.remove(node),
+            false => self.unreachable.insert(node.clone()),
+        };
+        let Some(peer) = self.peers.get_mut(node) else { return };
+        let was_reachable = std::mem::replace(&mut peer.is_reachable, is_reachable);
+        if was_reachable && !is_reachable {
+            peer.is_due = true;
+            peer.checks.clear();
+            self.interrupt(node);
+        } else if is_reachable && !was_reachable {
+            let soon = desk.now.moment + CALM + desk.jitter(CALM / 6);
+            peer.checks.extend([soon, soon + desk.config.round]);
+        }
+    }
+
+    /// An operator wants a round with all nodes that can be reached.
+    pub(crate) fn start_round(&mut self) -> u64 {
+        let (round, is_new) = self.rounds.start();
+        if is_new {
+            for peer in self.peers.values_mut().filter(|peer| peer.is_reachable) {
+                peer.want(Some(round));
+                self.rounds.sweep_added(round);
+            }
+        }
+        round
+    }
+
+    /// Begins what is due, and lets sweeps go on.
+    pub(crate) fn advance(&mut self, desk: &mut Desk) {
+        let now = desk.now.moment;
+        if self.next_round.is_some_and(|next| next <= now) {
+            self.next_round =
+                Some(now + desk.jitter(desk.config.round / 5) + desk.config.round * 9 / 10);
+            self.begin_round(desk);
+        }
+        let mut sweeping = self.peers.values().filter(|peer| peer.sweep.is_some()).count();
+        for (id, peer) in &mut self.peers {
+            while peer.checks.first().is_some_and(|check| *check <= now) {
+                peer.checks.pop_first();
+                peer.want(None);
+            }
+            if peer.sweep.is_none() && peer.is_reachable && sweeping < SWEEPS_MAX {
+                peer.sweep = peer.wanted.take().map(|rounds| Sweep::new(id.clone(), rounds));
+                sweeping += usize::from(peer.sweep.is_some());
+            }
+            let Some(sweep) = &mut peer.sweep else { continue };
+            sweep.advance(desk, &peer.pairs);
+            if let Some(is_well) = sweep.ended {
+                self.rounds.sweep_ended(&sweep.rounds);
+                peer.sweep = None;
+                peer.is_due = !is_well;
+                peer.compared = if is_well { Some(now) } else { peer.compared };
+                sweeping -= 1;
+            }
+        }
+    }
+
+    /// The other node has compared with this one.
+    pub(crate) fn compared_by(&mut self, desk: &Desk, peer: &NodeId) {
+        if let Some(peer) = self.peers.get_mut(peer) {
+            peer.compared = Some(desk.now.moment);
+        }
+    }
+
+    pub(crate) fn pair(&mut self, peer: &NodeId, tree: Tree) -> Option<&mut Pair> {
+        self.peers.get_mut(peer)?.pairs.get_mut(&tree)
+    }
+
+    /// The nodes that share a tree.
+    pub(crate) fn sharers(&self, tree: Tree) -> Vec<NodeId> {
+        let sharing = self.peers.iter().filter(|(_, peer)| peer.pairs.contains_key(&tree));
+        sharing.map(|(id, _)| id.clone()).collect()
+    }
+
+    pub(crate) fn is_reachable(&self, peer: &NodeId) -> bool {
+        self.peers.get(peer).is_some_and(|peer| peer.is_reachable)
+    }
+
+    /// A tree is to be compared with a node in the next round in any case.
+    pub(crate) fn mark_due(&mut self, peer: &NodeId) {
+        if let Some(peer) = self.peers.get_mut(peer) {
+            peer.is_due = true;
+        }
+    }
+
+    /// When something is due, if nothing comes back before.
+    pub(crate) fn due(&self) -> Option<Moment> {
+        let peers = self.peers.values().filter_map(|peer| {
+            let sweep = peer.sweep.as_ref().and_then(Sweep::due);
+            peer.checks.first().copied().into_iter().chain(sweep).min()
+        });
+        peers.chain(self.next_round).min()
+    }
+
+    fn begin_round(&mut self, desk: &Desk) {
+        let Some(round) = self.rounds.begin() else { return };
+        for (id, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.is_reachable) {
+            let overdue = peer
+                .compared
+                .is_none_or(|compared| desk.now.moment.since(compared) > desk.config.round * 5 / 2);
+            if desk.node < *id || peer.is_due || overdue {
+                peer.want(Some(round));
+                self.rounds.sweep_added(round);
+            }
+        }
+    }
+
+    /// What was under way with a node is over.
+    fn interrupt(&mut self, node: &NodeId) {
+        let Some(peer) = self.peers.get_mut(node) else { return };
+        let swept = peer.sweep.take().map(|sweep| sweep.rounds);
+        for rounds in swept.into_iter().chain(peer.wanted.take()) {
+            self.rounds.sweep_ended(&rounds);
+        }
+    }
+}
+
+impl Peer {
+    fn want(&mut self, round: Option<u64>) {
+        self.wanted.get_or_insert_default().extend(round);
+    }
+}

@@ -1,0 +1,154 @@
+//! A sweep: the roots of all trees that are shared with one node are compared, a message at a time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    time::Duration,
+};
+
+use anello_protocol::{
+    id::{KeyspaceId, NodeId, PartitionId},
+    message::repair::{CompareRoots, MAX_ROOTS},
+    time::Moment,
+};
+
+use crate::{
+    answering::Compared,
+    desk::{Desk, Owner},
+    events::{CallFailure, Incoming, Outgoing},
+    exchange::{Failure, expect},
+    looking::{Look, Looked},
+    schedule::Pair,
+    units::Tree,
+};
+
+/// How often in a row a question may fail before the sweep is given up.
+const FAILURES_MAX: u32 = 4;
+/// The first pause after a failure; it doubles.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// See the head of this file.
+#[derive(Debug)]
+pub(crate) struct Sweep {
+    peer: NodeId,
+    /// The rounds that it is for.
+    pub(crate) rounds: Vec<u64>,
+    /// The last tree that was compared.
+    last: Option<Tree>,
+    step: Step,
+    failures: u32,
+    pause_until: Option<Moment>,
+    /// Whether it has ended, and whether well.
+    pub(crate) ended: Option<bool>,
+}
+
+#[derive(Debug)]
+enum Step {
+    Idle,
+    Looking(KeyspaceId, Vec<PartitionId>),
+    /// About these, the last of a stretch that ends with that one.
+    Asking(KeyspaceId, Vec<PartitionId>, Option<PartitionId>),
+}
+
+impl Sweep {
+    pub(crate) fn new(peer: NodeId, rounds: Vec<u64>) -> Self {
+        Self {
+            peer,
+            rounds,
+            last: None,
+            step: Step::Idle,
+            failures: 0,
+            pause_until: None,
+            ended: None,
+        }
+    }
+
+    /// Begins with the next trees, if it waits for nothing.
+    pub(crate) fn advance(&mut self, desk: &mut Desk, pairs: &BTreeMap<Tree, Pair>) {
+        let is_paused = self.pause_until.is_some_and(|until| until > desk.now.moment);
+        if !matches!(self.step, Step::Idle) || is_paused || self.ended.is_some() {
+            return;
+        }
+        self.pause_until = desk.budget_at();
+        if self.pause_until.is_some() {
+            return;
+        }
+        let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut trees = pairs.range((after, Bound::Unbounded)).map(|(tree, _)| *tree).peekable();
+        let Some((keyspace, _)) = trees.peek().copied() else {
+            self.ended = Some(true);
+            return;
+        };
+        let same = trees.take_while(|tree| tree.0 == keyspace).take(MAX_ROOTS);
+        let partitions: Vec<PartitionId> = same.map(|(_, partition)| partition).collect();
+        let look = Look::Roots { keyspace, partitions: partitions.clone() };
+        desk.look(Owner::Sweep(self.peer.clone()), look);
+        self.step = Step::Looking(keyspace, partitions);
+    }
+
+    pub(crate) fn looked(&mut self, desk: &mut Desk, looked: Looked) {
+        let Step::Looking(keyspace, partitions) = std::mem::replace(&mut self.step, Step::Idle)
+        else {
+            return;
+        };
+        let Looked::Roots(found) = looked else { return self.failed(desk, &Failure::Here) };
+        let mut roots = Vec::with_capacity(found.len());
+        for (partition, root) in partitions.iter().zip(found) {
+            match root {
+                Some(root) => roots.push((*partition, root)),
+                // It is scrubbed, and compared after that.
+                None => drop(desk.untrusted.insert((keyspace, *partition))),
+            }
+        }
+        let last = partitions.last().copied();
+        if roots.is_empty() {
+            self.last = last.map(|last| (keyspace, last));
+            return;
+        }
+        let asked = roots.iter().map(|(partition, _)| *partition).collect();
+        desk.counts.hashes_compared += roots.len() as u64;
+        let message = CompareRoots { epoch: desk.epoch(), keyspace, roots };
+        desk.send(Owner::Sweep(self.peer.clone()), &self.peer, Outgoing::Roots(message));
+        self.step = Step::Asking(keyspace, asked, last);
+    }
+
+    /// The other node has answered, or not: says what it came to.
+    pub(crate) fn answered(
+        &mut self,
+        desk: &mut Desk,
+        outcome: Result<Incoming, CallFailure>,
+    ) -> Option<Compared> {
+        let Step::Asking(keyspace, asked, last) = std::mem::replace(&mut self.step, Step::Idle)
+        else {
+            return None;
+        };
+        let differing = expect(outcome, |incoming| match incoming {
+            Incoming::Roots(differing) => Some(differing),
+            _ => None,
+        });
+        let differing: BTreeSet<PartitionId> = match differing {
+            Ok(differing) => differing.into_iter().collect(),
+            Err(failure) => {
+                self.failed(desk, &failure);
+                return None;
+            }
+        };
+        self.failures = 0;
+        self.last = last.map(|last| (keyspace, last));
+        let partitions = asked.into_iter().map(|it| (it, differing.contains(&it))).collect();
+        Some(Compared { peer: self.peer.clone(), keyspace, partitions })
+    }
+
+    pub(crate) fn due(&self) -> Option<Moment> {
+        self.pause_until
+    }
+
+    fn failed(&mut self, desk: &mut Desk, failure: &Failure) {
+        self.failures += 1;
+        if failure.is_final() || self.failures > FAILURES_MAX {
+            self.ended = Some(false);
+            return;
+        }
+        self.pause_until = Some(desk.now.moment + desk.jitter(PAUSE * (1 << self.failures)));
+    }
+}

@@ -1,0 +1,67 @@
+//! Under clients' writes healthy replicas differ all the time, and nothing is moved for that.
+
+use std::time::Duration;
+
+use anello_antientropy::store::TreeStore;
+use anello_protocol::version::ConflictRule;
+
+use crate::{
+    content::{first, key, value, version},
+    world::{WALL_MS, World, node},
+};
+
+const THREE: [&str; 3] = ["eu-a", "eu-b", "eu-c"];
+
+/// Writes keys that come to every replica within 100 ms, 200 a second.
+fn write_for(world: &mut World, seconds: u64, keys: u64, number: &mut u64) {
+    for _ in 0..seconds * 200 {
+        *number += 1;
+        let key = key(world.chance.below(keys));
+        let held = world.sites[&node("eu-a")].store.read(&key).unwrap();
+        let version = version(1_000_000 + *number, held.context(), WALL_MS, value(50, 1));
+        world.write(&key, &version.into(), 100_000);
+        world.run_for(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_busy_healthy_fleet_moves_nothing() {
+    let mut world = World::new(&THREE, 16, ConflictRule::Siblings, 11);
+    for number in 0..500 {
+        THREE.iter().for_each(|id| world.put(&node(id), &key(number), first(number, 50)));
+    }
+    world.start_all();
+    let mut number = 0;
+    write_for(&mut world, 150, 5000, &mut number);
+    let units: u64 = THREE.iter().map(|id| world.figures(&node(id)).hashes_compared).sum();
+    assert!(units > 1000, "trees were walked: {units}");
+    assert_eq!(world.sent.keys.len(), 0, "but nothing was moved");
+    world.run_for(Duration::from_secs(130));
+    for id in THREE {
+        let figures = world.figures(&node(id));
+        assert_eq!(figures.partitions_in_sync, 16, "{id}: {figures:?}");
+    }
+}
+
+#[test]
+fn what_is_really_missing_is_mended_under_writes() {
+    let mut world = World::new(&THREE, 4, ConflictRule::Siblings, 12);
+    for number in 0..500 {
+        let sides = if number % 50 == 7 { &THREE[..2] } else { &THREE[..] };
+        sides.iter().for_each(|id| world.put(&node(id), &key(number), first(number, 50)));
+    }
+    world.start_all();
+    let mut number = 0;
+    // Other keys than those that are missing are written.
+    for _ in 0..30 * 200 {
+        number += 1;
+        let key = key(10_000 + world.chance.below(2000));
+        let held = world.sites[&node("eu-a")].store.read(&key).unwrap();
+        let version = version(1_000_000 + number, held.context(), WALL_MS, value(50, 1));
+        world.write(&key, &version.into(), 100_000);
+        world.run_for(Duration::from_millis(5));
+    }
+    let contents = world.contents(&node("eu-c"));
+    assert!((0..500).all(|number| contents.contains_key(&key(number))), "all are there");
+    assert_eq!(world.sent.keys.len(), 10, "{:?}", world.sent.keys);
+}

@@ -1,0 +1,8 @@
+//! Fleets of anti-entropy machines with stores in memory, in virtual time, under a seed.
+
+mod busy;
+mod content;
+mod economy;
+mod laws;
+mod stories;
+mod world;

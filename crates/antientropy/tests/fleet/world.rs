@@ -1,0 +1,530 @@
+//! A fleet in virtual time: machines, stores, and a network that loses, delays and doubles messages.
+//!
+//! Vnodes are what the protocol says of them: they join what they are sent, and show what they hold.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use anello_antientropy::{
+    AntiEntropy, AntiEntropyConfig, CallFailure, Effect, Figures, Incoming, Input, Looked,
+    Outgoing, Question, Reply, Report, Ticket, Token, look,
+    store::{MemoryTreeStore, TreeStore},
+};
+use anello_protocol::{
+    cluster::{ClusterState, Member, MemberState},
+    codec,
+    id::{ClusterName, Datacenter, Epoch, KeyspaceId, KeyspaceName, NodeId, Rack},
+    key::DataKey,
+    message::replica::{Held, ReadVersions, Refusal, StoreVersions, Stored},
+    time::{Moment, Now},
+    version::{ConflictRule, Versions},
+};
+use anello_ring::view::View;
+
+use crate::content::Contents;
+
+pub(crate) const KEYSPACE: KeyspaceId = KeyspaceId(1);
+/// The wall clock at the begin of every test.
+pub(crate) const WALL_MS: u64 = 1_800_000_000_000;
+
+pub(crate) fn node(id: &str) -> NodeId {
+    NodeId::new(id).unwrap()
+}
+
+/// Chance, from a seed.
+pub(crate) struct Chance(pub(crate) u64);
+
+impl Chance {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
+    }
+}
+
+/// What the network does to messages.
+#[derive(Clone, Copy)]
+pub(crate) struct Network {
+    pub(crate) lost_permille: u64,
+    pub(crate) doubled_permille: u64,
+    pub(crate) delay_us: (u64, u64),
+}
+
+impl Network {
+    pub(crate) const GOOD: Self =
+        Self { lost_permille: 0, doubled_permille: 0, delay_us: (100, 1000) };
+    pub(crate) const BAD: Self =
+        Self { lost_permille: 60, doubled_permille: 60, delay_us: (100, 80_000) };
+}
+
+pub(crate) struct Site {
+    pub(crate) store: Arc<MemoryTreeStore>,
+    machine: Option<AntiEntropy>,
+    /// Which life of the node it is.
+    life: u64,
+    asked: BTreeMap<Token, (NodeId, u64, Ticket)>,
+    next_token: u64,
+    started: Vec<u64>,
+    pub(crate) quarantined: bool,
+    refuses_stores: bool,
+    pub(crate) reports: Vec<Report>,
+}
+
+enum Event {
+    Arrives {
+        to: NodeId,
+        from: NodeId,
+        life: u64,
+        ticket: Ticket,
+        message: Outgoing,
+    },
+    Answered {
+        to: NodeId,
+        life: u64,
+        ticket: Ticket,
+        outcome: Result<Incoming, CallFailure>,
+    },
+    Looked {
+        at: NodeId,
+        life: u64,
+        ticket: Ticket,
+        looked: Looked,
+    },
+    /// A client's write arrives at a replica.
+    Written {
+        at: NodeId,
+        key: DataKey,
+        versions: Versions,
+    },
+}
+
+/// What has gone over the network.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sent {
+    pub(crate) bytes: usize,
+    /// How often versions of a key travelled.
+    pub(crate) keys: BTreeMap<DataKey, usize>,
+}
+
+pub(crate) struct World {
+    pub(crate) now: Moment,
+    pub(crate) sites: BTreeMap<NodeId, Site>,
+    pub(crate) sent: Sent,
+    pub(crate) network: Network,
+    pub(crate) view: Arc<View>,
+    pub(crate) rule: ConflictRule,
+    pub(crate) chance: Chance,
+    pub(crate) config: AntiEntropyConfig,
+    events: BTreeMap<(Moment, u64), Event>,
+    cut: BTreeSet<(NodeId, NodeId)>,
+    next_event: u64,
+}
+
+impl World {
+    /// A fleet whose nodes are in the datacenters that their names begin with. All have been told of
+    /// each other.
+    pub(crate) fn new(ids: &[&str], partitions: u32, rule: ConflictRule, seed: u64) -> Self {
+        let members = ids.iter().map(|id| (node(id), member(id))).collect();
+        let name = ClusterName::new("test").unwrap();
+        let mut cluster = ClusterState::founded(name, partitions, member(ids[0]));
+        cluster.members = members;
+        let default = cluster.keyspaces.get_mut(&KeyspaceName::default_keyspace()).unwrap();
+        default.config.conflict = rule;
+        let mut world = Self {
+            now: Moment(1_000_000),
+            sites: BTreeMap::new(),
+            sent: Sent::default(),
+            network: Network::GOOD,
+            view: Arc::new(View::of(Arc::new(cluster)).unwrap()),
+            rule,
+            chance: Chance(seed),
+            config: AntiEntropyConfig::default(),
+            events: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            next_event: 0,
+        };
+        for id in ids {
+            let site = Site {
+                store: Arc::new(MemoryTreeStore::new(partitions)),
+                machine: None,
+                life: 0,
+                asked: BTreeMap::new(),
+                next_token: 0,
+                started: Vec::new(),
+                quarantined: false,
+                refuses_stores: false,
+                reports: Vec::new(),
+            };
+            world.sites.insert(node(id), site);
+        }
+        world
+    }
+
+    pub(crate) fn start_all(&mut self) {
+        for id in self.sites.keys().cloned().collect::<Vec<_>>() {
+            self.start(&id);
+        }
+    }
+
+    /// A node begins a new life, with the store that it has.
+    pub(crate) fn start(&mut self, id: &NodeId) {
+        let seed = self.chance.next();
+        let site = self.sites.get_mut(id).unwrap();
+        site.life += 1;
+        site.asked.clear();
+        site.machine = Some(AntiEntropy::new(id.clone(), self.config.clone(), seed));
+        let view = self.view.clone();
+        self.input(id, Input::ClusterChanged(view));
+        self.tell_reachability(id, true);
+    }
+
+    /// A node's memory is gone, and its connections with it.
+    pub(crate) fn crash(&mut self, id: &NodeId) {
+        let site = self.sites.get_mut(id).unwrap();
+        site.machine = None;
+        site.life += 1;
+        self.tell_reachability(id, false);
+    }
+
+    fn tell_reachability(&mut self, about: &NodeId, reachable: bool) {
+        for id in self.sites.keys().filter(|id| *id != about).cloned().collect::<Vec<_>>() {
+            self.input(&id, Input::ReachabilityChanged { node: about.clone(), reachable });
+        }
+    }
+
+    /// A node's disk takes nothing in.
+    pub(crate) fn refuse_stores(&mut self, at: &NodeId, refuses: bool) {
+        self.sites.get_mut(at).unwrap().refuses_stores = refuses;
+    }
+
+    /// Two nodes don't hear of each other, and know it.
+    pub(crate) fn cut(&mut self, one: &NodeId, two: &NodeId, is_cut: bool) {
+        for (a, b) in [(one, two), (two, one)] {
+            match is_cut {
+                true => self.cut.insert((a.clone(), b.clone())),
+                false => self.cut.remove(&(a.clone(), b.clone())),
+            };
+            self.input(a, Input::ReachabilityChanged { node: b.clone(), reachable: !is_cut });
+        }
+    }
+
+    pub(crate) fn change_cluster(&mut self, change: impl Fn(&mut ClusterState)) {
+        let mut cluster = (**self.view.cluster()).clone();
+        cluster.epoch = cluster.epoch.next();
+        change(&mut cluster);
+        self.view = Arc::new(View::of(Arc::new(cluster)).unwrap());
+        for id in self.sites.keys().cloned().collect::<Vec<_>>() {
+            self.input(&id, Input::ClusterChanged(self.view.clone()));
+        }
+    }
+
+    pub(crate) fn put(&mut self, at: &NodeId, key: &DataKey, versions: impl Into<Arc<Versions>>) {
+        self.sites[at].store.put(key, versions.into());
+    }
+
+    /// A client's write comes to every replica, some time soon.
+    pub(crate) fn write(&mut self, key: &DataKey, versions: &Versions, within_us: u64) {
+        for at in self.sites.keys().cloned().collect::<Vec<_>>() {
+            let delay = Duration::from_micros(self.chance.below(within_us));
+            let (key, versions) = (key.clone(), versions.clone());
+            self.later(delay, Event::Written { at, key, versions });
+        }
+    }
+
+    pub(crate) fn contents(&self, at: &NodeId) -> Contents {
+        let store = &self.sites[at].store;
+        let mut contents = Contents::new();
+        for partition in 0..self.view.cluster().partitions {
+            let root = anello_protocol::merkle::HashRange::of_partition(
+                anello_protocol::id::PartitionId(partition),
+                self.view.cluster().partitions,
+            );
+            for entry in store.entries(KEYSPACE, root, None, usize::MAX).unwrap().entries {
+                let versions = store.read(&entry.key).unwrap();
+                contents.insert(entry.key, Arc::new(versions));
+            }
+        }
+        contents
+    }
+
+    pub(crate) fn figures(&self, at: &NodeId) -> Figures {
+        self.machine(at).figures()
+    }
+
+    pub(crate) fn machine(&self, at: &NodeId) -> &AntiEntropy {
+        self.sites[at].machine.as_ref().expect("it lives")
+    }
+
+    /// An operator starts a round: its number.
+    pub(crate) fn start_round(&mut self, at: &NodeId) -> u64 {
+        self.input(at, Input::Start(Token(u64::MAX)));
+        *self.sites[at].started.last().expect("it is answered at once")
+    }
+
+    /// Runs until something is so; panics if it does not become so in time.
+    pub(crate) fn run_until(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        is_so: impl Fn(&World) -> bool,
+    ) -> Duration {
+        let start = self.now;
+        while !is_so(self) {
+            assert!(self.now < start + limit, "not in time: {what}");
+            self.run_for(Duration::from_millis(50));
+        }
+        self.now.since(start)
+    }
+
+    pub(crate) fn run_for(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.step(until);
+        }
+    }
+
+    /// The next thing that happens, at `until` at the latest.
+    fn step(&mut self, until: Moment) {
+        let event = self.events.first_key_value().map(|((at, _), _)| *at);
+        let wake = self
+            .sites
+            .iter_mut()
+            .filter_map(|(id, site)| Some((site.machine.as_mut()?.next_wake()?, id.clone())))
+            .min();
+        let next = event.into_iter().chain(wake.iter().map(|(at, _)| *at)).min();
+        let Some(next) = next.filter(|next| *next <= until) else {
+            self.now = until;
+            return;
+        };
+        self.now = self.now.max(next);
+        match (event, wake) {
+            (Some(event), _) if event == next => {
+                let (_, event) = self.events.pop_first().expect("it is there");
+                self.happen(event);
+            }
+            (_, Some((_, id))) => self.input(&id, Input::TimeUp),
+            _ => unreachable!("one of them is next"),
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Arrives { to, from, life, ticket, message } => {
+                if self.sites[&to].machine.is_some() && !self.is_cut(&from, &to) {
+                    self.arrives(to, from, life, ticket, message);
+                }
+            }
+            Event::Answered { to, life, ticket, outcome } => {
+                if self.sites[&to].life == life {
+                    self.input(&to, Input::Answered { ticket, outcome });
+                }
+            }
+            Event::Looked { at, life, ticket, looked } => {
+                if self.sites[&at].life == life {
+                    self.input(&at, Input::Looked(ticket, looked));
+                }
+            }
+            Event::Written { at, key, versions } => self.join(&at, &key, versions),
+        }
+    }
+
+    fn arrives(&mut self, to: NodeId, from: NodeId, life: u64, ticket: Ticket, what: Outgoing) {
+        let question = match what {
+            Outgoing::Roots(roots) => Question::Roots(roots),
+            Outgoing::Ranges(ranges) => Question::Ranges(ranges),
+            Outgoing::Keys(keys) => Question::Keys(keys),
+            Outgoing::Read(read) => {
+                let answer = Incoming::Read(self.read(&to, &read));
+                return self.answer(&to, &from, life, ticket, answer);
+            }
+            Outgoing::Store(store) => {
+                let answer = Incoming::Stored(self.store(&to, store));
+                return self.answer(&to, &from, life, ticket, answer);
+            }
+        };
+        let site = self.sites.get_mut(&to).unwrap();
+        let token = Token(site.next_token);
+        site.next_token += 1;
+        site.asked.insert(token, (from.clone(), life, ticket));
+        self.input(&to, Input::Asked { token, from: Some(from), question });
+    }
+
+    fn read(&self, at: &NodeId, read: &ReadVersions) -> Result<Held, Refusal> {
+        self.admit(read.epoch)?;
+        if self.sites[at].quarantined {
+            return Err(Refusal::Quarantined);
+        }
+        Ok(Held::Full(self.sites[at].store.read(&read.key).unwrap()))
+    }
+
+    fn store(&mut self, at: &NodeId, store: StoreVersions) -> Result<Stored, Refusal> {
+        self.admit(store.epoch)?;
+        if self.sites[at].refuses_stores {
+            return Err(Refusal::Storage("no".to_owned()));
+        }
+        assert_eq!(store.rule, self.rule, "the keyspace's rule");
+        self.join(at, &store.key, store.versions);
+        Ok(Stored { lost_to: None })
+    }
+
+    fn admit(&self, epoch: Epoch) -> Result<(), Refusal> {
+        let own = self.view.epoch();
+        if epoch < own { Err(Refusal::StaleEpoch(own)) } else { Ok(()) }
+    }
+
+    fn join(&mut self, at: &NodeId, key: &DataKey, versions: Versions) {
+        let store = &self.sites[at].store;
+        let mut held = store.read(key).unwrap();
+        if held.merge(versions, self.rule) {
+            store.put(key, Arc::new(held));
+        }
+    }
+
+    pub(crate) fn input(&mut self, at: &NodeId, input: Input) {
+        let now = Now { moment: self.now, wall_ms: WALL_MS + self.now.0 / 1000 };
+        let Some(machine) = &mut self.sites.get_mut(at).unwrap().machine else { return };
+        machine.handle(now, input);
+        let effects: Vec<Effect> = std::iter::from_fn(|| machine.next_effect()).collect();
+        effects.into_iter().for_each(|effect| self.perform(at, effect));
+    }
+
+    fn perform(&mut self, at: &NodeId, effect: Effect) {
+        let life = self.sites[at].life;
+        match effect {
+            Effect::Send { ticket, to, message, deadline } => {
+                self.send(at, life, ticket, to, message, deadline);
+            }
+            Effect::Look(ticket, what) => {
+                let looked = look(&*self.sites[at].store, what);
+                let delay = Duration::from_micros(50 + self.chance.below(200));
+                self.later(delay, Event::Looked { at: at.clone(), life, ticket, looked });
+            }
+            Effect::Reply(token, reply) => {
+                let site = self.sites.get_mut(at).unwrap();
+                if let Reply::Started(round) = reply {
+                    return site.started.push(round);
+                }
+                let (to, life, ticket) = site.asked.remove(&token).expect("answered once");
+                let answer = match reply {
+                    Reply::Roots(it) => Incoming::Roots(it),
+                    Reply::Ranges(it) => Incoming::Ranges(it),
+                    Reply::Keys(it) => Incoming::Keys(it),
+                    other => panic!("no node is told {other:?}"),
+                };
+                self.answer(at, &to, life, ticket, answer);
+            }
+            Effect::Report(report) => self.sites.get_mut(at).unwrap().reports.push(report),
+        }
+    }
+
+    fn send(
+        &mut self,
+        from: &NodeId,
+        life: u64,
+        ticket: Ticket,
+        to: NodeId,
+        message: Outgoing,
+        deadline: Moment,
+    ) {
+        if self.sites[&to].machine.is_none() || self.is_cut(from, &to) {
+            let outcome = Err(CallFailure::Unreachable);
+            let soon = Duration::from_micros(10);
+            return self.later(soon, Event::Answered { to: from.clone(), life, ticket, outcome });
+        }
+        let outcome = Err(CallFailure::Passing);
+        let late = deadline.since(self.now);
+        self.later(late, Event::Answered { to: from.clone(), life, ticket, outcome });
+        if to == *from {
+            let from = from.clone();
+            let event = Event::Arrives { to, from, life, ticket, message };
+            return self.later(Duration::from_micros(80), event);
+        }
+        let (bytes, key) = measure(&message);
+        self.count(bytes, key);
+        for delay in self.deliveries() {
+            let (to, from, message) = (to.clone(), from.clone(), message.clone());
+            self.later(delay, Event::Arrives { to, from, life, ticket, message });
+        }
+    }
+
+    fn answer(&mut self, from: &NodeId, to: &NodeId, life: u64, ticket: Ticket, answer: Incoming) {
+        let deliveries = if from == to {
+            vec![Duration::from_micros(80)]
+        } else {
+            let bytes = match &answer {
+                Incoming::Roots(it) => codec::encode(it).len(),
+                Incoming::Ranges(it) => codec::encode(it).len(),
+                Incoming::Keys(it) => codec::encode(it).len(),
+                Incoming::Read(it) => codec::encode(it).len(),
+                Incoming::Stored(it) => codec::encode(it).len(),
+            };
+            self.count(bytes, None);
+            self.deliveries()
+        };
+        for delay in deliveries {
+            let outcome = Ok(answer.clone());
+            self.later(delay, Event::Answered { to: to.clone(), life, ticket, outcome });
+        }
+    }
+
+    fn count(&mut self, bytes: usize, key: Option<DataKey>) {
+        self.sent.bytes += bytes;
+        if let Some(key) = key {
+            *self.sent.keys.entry(key).or_default() += 1;
+        }
+    }
+
+    /// After which times a message arrives, how often it does.
+    fn deliveries(&mut self) -> Vec<Duration> {
+        let Network { lost_permille, doubled_permille, delay_us: (least, most) } = self.network;
+        let copies = match () {
+            () if self.chance.below(1000) < lost_permille => 0,
+            () if self.chance.below(1000) < doubled_permille => 2,
+            () => 1,
+        };
+        let delay = |_| Duration::from_micros(least + self.chance.below(most - least));
+        (0..copies).map(delay).collect()
+    }
+
+    fn is_cut(&self, from: &NodeId, to: &NodeId) -> bool {
+        self.cut.contains(&(from.clone(), to.clone()))
+    }
+
+    fn later(&mut self, delay: Duration, event: Event) {
+        self.events.insert((self.now + delay, self.next_event), event);
+        self.next_event += 1;
+    }
+}
+
+/// How long a message is on the wire, and the key of which versions travel for it.
+fn measure(message: &Outgoing) -> (usize, Option<DataKey>) {
+    match message {
+        Outgoing::Roots(it) => (codec::encode(it).len(), None),
+        Outgoing::Ranges(it) => (codec::encode(it).len(), None),
+        Outgoing::Keys(it) => (codec::encode(it).len(), None),
+        Outgoing::Read(it) => (codec::encode(it).len(), Some(it.key.clone())),
+        Outgoing::Store(it) => (codec::encode(it).len(), Some(it.key.clone())),
+    }
+}
+
+fn member(id: &str) -> Member {
+    let datacenter = id.split('-').next().unwrap();
+    Member {
+        id: node(id),
+        datacenter: Datacenter::new(datacenter).unwrap(),
+        rack: Rack::new("r").unwrap(),
+        weight: 1.0,
+        quic: String::new(),
+        http: String::new(),
+        state: MemberState::Up,
+    }
+}
