@@ -29,7 +29,7 @@ use anello_replica::{
     store::{Commit, VnodeRecord},
 };
 
-pub use trees::exact_leaves;
+pub use trees::{Tree, exact_leaves};
 
 use self::trees::Trees;
 use crate::rng::Rng;

@@ -73,6 +73,8 @@ struct Running {
     quarantine: Quarantine,
     /// Since when the quarantine is on, and which pairs of trees and nodes it has been told of.
     quarantined: Option<(u64, BTreeSet<(KeyspaceId, PartitionId, NodeId)>)>,
+    /// Those that have refused to compare because they are in quarantine themselves.
+    peers_quarantined: BTreeSet<NodeId>,
     /// Those that it should have and can't open.
     missing: BTreeSet<PartitionId>,
     view: Option<Arc<View>>,
@@ -195,7 +197,7 @@ impl Node {
         let open = |asker: &&Asker| match asker {
             Asker::Client(_) | Asker::Own(Caller::Coordinator(_)) => true,
             // Repair and purging never end; the caller's own deadline is the bound.
-            Asker::Node(..) | Asker::Own(_) | Asker::Nobody => false,
+            Asker::Node(..) | Asker::Own(_) => false,
         };
         let asked = running.asked.values().filter(open).count();
         (in_flight + asked > 0).then(|| {

@@ -59,6 +59,14 @@ pub struct Counters {
     pub crashes: u64,
     /// Verdicts, while clients were at work, that a node can't be reached.
     pub given_up: u64,
+    /// Versions that became durable as hints.
+    pub hints: u64,
+    /// Versions that were moved by hints and anti-entropy.
+    pub repairs: u64,
+    /// Keys that nodes forgot.
+    pub purges: u64,
+    /// Times that a node was put into quarantine.
+    pub quarantines: u64,
     /// The most versions that a reader was shown.
     pub siblings_max: u64,
     /// How long it was, in virtual milliseconds.

@@ -33,7 +33,7 @@ use super::{
 use crate::{
     clock::{Clock, in_time},
     coordinator::failure,
-    store::{StoreBusy, StoreError},
+    store::StoreError,
 };
 
 /// What a hint store's actor is made of.
@@ -198,8 +198,8 @@ impl HintStoreActor {
                     // Past the mailbox's bound, but the store's own bounds hold: every commit in flight
                     // is a request that it counts, or the removal of a hint that is in flight.
                     let done = Box::new(move |result| actor.do_send(CommitEnded(number, result)));
-                    if let Err(StoreBusy) = self.shelf.commit(change, done) {
-                        let outcome = CommitOutcome::NotTaken;
+                    if let Err(why) = self.shelf.commit(change, done) {
+                        let outcome = CommitOutcome::NotTaken(why);
                         self.store.handle(now, Input::Committed(number, outcome));
                     }
                 }

@@ -19,7 +19,10 @@ use super::{
     open::{KeyState, OpenHint, Removal, Task, Waiting, Why},
     store::{Hint, HintChange},
 };
-use crate::{replica, store::VnodeRecord};
+use crate::{
+    replica,
+    store::{NotTaken, VnodeRecord},
+};
 
 /// An owner and a key: what one hint is for.
 pub(super) type Place = (NodeId, DataKey);
@@ -286,10 +289,13 @@ impl HintStore {
                 self.close_if_settled(place);
                 None
             }
-            CommitOutcome::NotTaken => {
+            CommitOutcome::NotTaken(why) => {
                 replies.extend(self.withdraw_from(place, number));
                 self.close_if_settled(place);
-                Some(Refusal::Busy)
+                Some(match why {
+                    NotTaken::Busy => Refusal::Busy,
+                    NotTaken::DiskFull => Refusal::DiskFull,
+                })
             }
             CommitOutcome::Failed(sentence) => {
                 let open = self.open(place);
@@ -338,7 +344,7 @@ impl HintStore {
                 self.owner(&place.0).count(weight, None, 0);
                 self.reopen(now, place, OpenHint::new(None), queue);
             }
-            CommitOutcome::NotTaken => {
+            CommitOutcome::NotTaken(_) => {
                 let hint = Arc::unwrap_or_clone(hint);
                 self.reopen(now, place, OpenHint::new(Some(hint)), queue);
             }

@@ -10,7 +10,7 @@ use std::{
 use anello_protocol::{id::NodeId, key::DataKey};
 
 use super::store::{Hint, HintChange, HintShelf, HintTotals, Shelved};
-use crate::store::{CommitDone, StoreBusy, StoreError, VnodeRecord};
+use crate::store::{CommitDone, NotTaken, StoreError, VnodeRecord};
 
 /// See the head of this file.
 #[derive(Debug, Default)]
@@ -63,7 +63,7 @@ impl HintShelf for MemoryShelf {
         Ok(page)
     }
 
-    fn commit(&self, change: HintChange, done: CommitDone) -> Result<(), StoreBusy> {
+    fn commit(&self, change: HintChange, done: CommitDone) -> Result<(), NotTaken> {
         {
             let HintChange { owner, key, hint, removed, record } = change;
             let mut kept = self.kept();

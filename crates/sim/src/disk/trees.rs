@@ -18,7 +18,8 @@ use anello_replica::store::Commit;
 
 use super::Disk;
 
-type Tree = (KeyspaceId, PartitionId);
+/// A keyspace's part of a partition.
+pub type Tree = (KeyspaceId, PartitionId);
 
 /// See the head of this file.
 #[derive(Debug, Default)]
@@ -67,6 +68,11 @@ impl Disk {
             !trees.untrusted.contains(tree) && kept.unwrap_or(&nothing) != right.unwrap_or(&nothing)
         };
         all.into_iter().filter(is_wrong).collect()
+    }
+
+    /// The trees that nobody trusts.
+    pub fn untrusted_trees(&self) -> Vec<Tree> {
+        self.trees().untrusted.iter().copied().collect()
     }
 
     /// It isn't known any more what is below a tree.

@@ -9,6 +9,7 @@ use anello_antientropy::{
 use anello_gossip::To;
 use anello_protocol::{
     id::NodeId,
+    message::replica::Refusal,
     time::{Moment, Now},
 };
 use anello_replica::{
@@ -34,8 +35,6 @@ pub(super) enum Asker {
     Client(ClientCall),
     Node(NodeId, WireCall),
     Own(Caller),
-    /// The fleet's operator, who doesn't wait.
-    Nobody,
 }
 
 impl Node {
@@ -85,7 +84,6 @@ impl Node {
                 out.push(Out::Broke("H: each request is answered once", what));
                 None
             }
-            Asker::Nobody => None,
         }
     }
 
@@ -115,7 +113,17 @@ impl Node {
         outcome: Result<AnswerFrame, CallFailure>,
     ) -> Option<Inner> {
         // Late answers and second copies of one find nobody who waits.
-        let (caller, callee) = self.running.as_mut()?.calls.remove(&call)?;
+        let running = self.running.as_mut()?;
+        let (caller, callee) = running.calls.remove(&call)?;
+        let is_quarantined = matches!(
+            outcome,
+            Ok(AnswerFrame::Roots(Err(Refusal::Quarantined))
+                | AnswerFrame::Ranges(Err(Refusal::Quarantined))
+                | AnswerFrame::Keys(Err(Refusal::Quarantined)))
+        );
+        if is_quarantined {
+            running.peers_quarantined.insert(callee.clone());
+        }
         Some(outcome_for(caller, callee, outcome))
     }
 }

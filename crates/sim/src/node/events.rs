@@ -38,6 +38,18 @@ pub enum Machine {
     Quarantine,
 }
 
+impl Machine {
+    /// All of them.
+    pub const ALL: [Machine; 6] = [
+        Machine::Gossip,
+        Machine::Coordinator,
+        Machine::Hints,
+        Machine::Trees,
+        Machine::Purger,
+        Machine::Quarantine,
+    ];
+}
+
 /// A list of tombstones that the purger wants.
 #[derive(Clone, Debug)]
 pub struct List {

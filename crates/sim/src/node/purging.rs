@@ -89,6 +89,9 @@ impl Node {
     /// Tells the quarantine of every tree that is in step with another node since it began.
     pub(super) fn look_for_steps(&mut self, queue: &mut VecDeque<Inner>) {
         let Some(running) = &mut self.running else { return };
+        for peer in std::mem::take(&mut running.peers_quarantined) {
+            queue.push_back(Inner::Quarantine(quarantine::Input::PeerQuarantined(peer)));
+        }
         let (Some((since_ms, told)), Some(view)) = (&mut running.quarantined, &running.view) else {
             return;
         };

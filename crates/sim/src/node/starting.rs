@@ -42,6 +42,7 @@ impl Node {
             purger,
             quarantine,
             quarantined: None,
+            peers_quarantined: BTreeSet::new(),
             missing: BTreeSet::new(),
             view: None,
             is_ready: false,
