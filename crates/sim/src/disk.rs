@@ -167,10 +167,12 @@ impl Disk {
         self.rebuild_trees();
     }
 
-    /// Takes the disk out, and puts an empty one in.
+    /// Takes the disk out, and puts an empty one in. A member that finds an empty store has lost what it
+    /// acknowledged: like one whose store was put back from a copy, it is quarantined until it is back in
+    /// step.
     pub fn wipe(&mut self) {
         self.kept = Kept::default();
-        self.was_restored = false;
+        self.was_restored = true;
         self.rebuild_trees();
     }
 

@@ -118,6 +118,8 @@ struct Slot {
     core_at: Moment,
     gossip_late_until: Moment,
     starts_at: Moment,
+    /// When it lost what its disk held the last time.
+    lost_at: Option<Moment>,
     /// The last copy of its data.
     backup: Option<Backup>,
     /// Why it would not start.
@@ -147,8 +149,7 @@ pub struct Fleet {
     alters: u64,
     phase: Phase,
     phase_began: Moment,
-    /// When all replicas were first seen to be equal.
-    repairs: u64,
+    /// The last time that data was moved between replicas.
     last_repair: Option<(Moment, String)>,
     model: Model,
     history: History,
@@ -184,6 +185,7 @@ impl Fleet {
                 core_at: Moment::default(),
                 gossip_late_until: Moment::default(),
                 starts_at: Moment::default(),
+                lost_at: None,
                 backup: None,
                 is_unserviceable: None,
             })
@@ -217,7 +219,6 @@ impl Fleet {
             alters: 0,
             phase: Phase::Forming,
             phase_began: Moment::default(),
-            repairs: 0,
             last_repair: None,
             model: Model::new(right_clocks),
             history: History::new(settings.is_traced),

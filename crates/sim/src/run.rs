@@ -73,6 +73,28 @@ pub struct Counters {
     pub virtual_ms: u64,
 }
 
+impl Counters {
+    /// Those of several runs together.
+    pub fn add(&mut self, other: &Counters) {
+        self.events += other.events;
+        self.packets += other.packets;
+        self.operations += other.operations;
+        self.reads += other.reads;
+        self.writes += other.writes;
+        self.failed += other.failed;
+        self.lost_replies += other.lost_replies;
+        self.faults += other.faults;
+        self.crashes += other.crashes;
+        self.given_up += other.given_up;
+        self.hints += other.hints;
+        self.repairs += other.repairs;
+        self.purges += other.purges;
+        self.quarantines += other.quarantines;
+        self.siblings_max = self.siblings_max.max(other.siblings_max);
+        self.virtual_ms += other.virtual_ms;
+    }
+}
+
 /// What became of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anello_protocol::{
     key::DataKey,
     message::client::{Answer, Found, Get, RequestError, Write, Written},
+    time::Moment,
     version::{Content, WriteId},
 };
 
@@ -27,11 +28,11 @@ impl Fleet {
     pub(super) fn wrote(&mut self, node: usize, call: ClientCall, answer: Answer<Written>) {
         let client = (call / CALLS_PER_CLIENT) as usize;
         let holders = match &self.clients[client].operation {
-            Some(Operation { request: Request::Write(write), call: current, .. })
+            Some(Operation { request: Request::Write(write), call: current, invoked, .. })
                 if *current == call =>
             {
                 let key = self.data_key(&write.keyspace, &write.key);
-                self.holders(write.write_id, &key)
+                self.holders(write.write_id, &key, *invoked)
             }
             // The client has given up.
             _ => return,
@@ -39,15 +40,17 @@ impl Fleet {
         self.send_reply(node, call, ClientReply::Wrote(answer, holders));
     }
 
-    /// Who has a write, or what replaced it, durably.
-    fn holders(&self, id: WriteId, key: &DataKey) -> Holders {
+    /// Who has a write, or what replaced it, durably; and whoever has lost it since it was sent, which nobody
+    /// who counted it could know.
+    fn holders(&self, id: WriteId, key: &DataKey, invoked: Moment) -> Holders {
         let replicas = self.replicas_of(key);
         let mut holders = Holders::default();
         for slot in &self.slots {
             let (node, disk) = (slot.node.id(), &slot.node.disk);
             let datacenter = slot.node.member().datacenter.clone();
             if replicas.contains(node) {
-                if self.model.is_in(id, &disk.read(key)) {
+                let has_lost_it = slot.lost_at.is_some_and(|at| at >= invoked);
+                if has_lost_it || self.model.is_in(id, &disk.read(key)) {
                     holders.replicas.insert(node.clone(), datacenter);
                 }
                 continue;

@@ -58,13 +58,8 @@ impl Fleet {
         disks.map(|held| held.filter(|versions| versions.is_deleted()).count()).sum()
     }
 
-    /// After a time in which nobody wrote and nothing failed.
-    pub(super) fn check_rest(&mut self) {
-        if self.repairs > 0 {
-            let last = self.last_repair.take();
-            let what = format!("{} repairs while all are equal, the last {last:?}", self.repairs);
-            self.broke("D: repair ends", what);
-        }
+    /// What the disks hold after a time in which nobody wrote and nothing failed.
+    pub(super) fn check_held(&mut self) {
         let now = self.schedule.now();
         for slot in 0..self.slots.len() {
             let node = self.slots[slot].node.id().clone();

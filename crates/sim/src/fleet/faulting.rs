@@ -66,7 +66,7 @@ impl Fleet {
             }
             Fault::Wipe(node, away) => {
                 self.crash(node);
-                self.slots[node].node.disk.wipe();
+                self.wipe(node);
                 self.start_after(node, away);
             }
             Fault::Backup(node) => self.back_up(node),
@@ -84,10 +84,17 @@ impl Fleet {
         self.slots[node].backup = Some(self.slots[node].node.disk.backup());
     }
 
+    /// Puts an empty disk into a node that is switched off.
+    pub(super) fn wipe(&mut self, node: usize) {
+        self.slots[node].lost_at = Some(self.schedule.now());
+        self.slots[node].node.disk.wipe();
+    }
+
     /// Puts the last copy of a node's data back; it is switched off.
     pub(super) fn restore(&mut self, node: usize) {
         if let Some(backup) = self.slots[node].backup.clone() {
             self.crash(node);
+            self.slots[node].lost_at = Some(self.schedule.now());
             self.slots[node].node.disk.restore(backup);
         }
     }

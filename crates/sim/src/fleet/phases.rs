@@ -21,6 +21,8 @@ const HEAL: Duration = Duration::from_secs(10);
 /// What comes on top of that and of the rounds, for links that lose much and nodes that have just found each
 /// other.
 const SLACK: Duration = Duration::from_secs(20);
+/// How long what was begun before all were equal may go on: an answer that was lost is waited for for 10 s.
+const REST_MAX: Duration = Duration::from_secs(40);
 
 impl Fleet {
     fn enter(&mut self, phase: Phase) {
@@ -66,7 +68,6 @@ impl Fleet {
             Phase::Converging => {
                 if self.differing().is_none() {
                     self.enter(if self.forgets_all() { Phase::Forgetting } else { Phase::Resting });
-                    self.repairs = 0;
                 } else if lasted > HEAL + self.settings.trees.round * 2 + SLACK {
                     self.say_what_differs();
                     self.enter(Phase::Reading);
@@ -79,7 +80,6 @@ impl Fleet {
                 // The first replica of each may be prevented once; then another one takes its turn.
                 if self.tombstones_left() == 0 {
                     self.enter(Phase::Resting);
-                    self.repairs = 0;
                 } else if lasted > grace * 2 + settle * 10 {
                     let what = format!("{} tombstones are left", self.tombstones_left());
                     self.broke("D: what was deleted is forgotten", what);
@@ -91,8 +91,13 @@ impl Fleet {
                     // Nodes that disagree by days on what may be forgotten go on about it.
                     self.enter(Phase::Reading);
                     self.begin_reading();
-                } else if lasted > self.settings.trees.round * 3 {
-                    self.check_rest();
+                } else if self.has_rested() {
+                    self.check_held();
+                    self.enter(Phase::Reading);
+                    self.begin_reading();
+                } else if lasted > self.settings.trees.round * 4 + REST_MAX {
+                    let what = format!("all are equal, and still: {:?}", self.last_repair);
+                    self.broke("D: repair ends", what);
                     self.enter(Phase::Reading);
                     self.begin_reading();
                 }
@@ -121,6 +126,13 @@ impl Fleet {
             self.phase = Phase::Over;
         }
         self.schedule.after(LOOK, Event::Look);
+    }
+
+    /// Whether nothing was repaired for two rounds.
+    fn has_rested(&self) -> bool {
+        let last = self.last_repair.as_ref().map(|(at, _)| *at).unwrap_or_default();
+        let since = last.max(self.phase_began);
+        self.schedule.now().since(since) > self.settings.trees.round * 3
     }
 
     fn why_it_takes_so_long(&self) -> String {

@@ -155,7 +155,6 @@ impl Fleet {
                 }
                 Out::Durable(fresh) => self.durable(node, fresh),
                 Out::Repair(what) => {
-                    self.repairs += 1;
                     self.counters.repairs += 1;
                     self.last_repair =
                         Some((self.schedule.now(), format!("by n{node}: {what}")));

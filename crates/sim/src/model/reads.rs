@@ -123,7 +123,9 @@ impl Model {
         });
         let mut problems = Vec::new();
         for (id, write) in self.writes_of(read.key) {
-            let Fate::Acknowledged { strength, floor, .. } = &write.fate else { continue };
+            let Fate::Acknowledged { strength, floor, is_strong, .. } = &write.fate else {
+                continue;
+            };
             if !write.precedes(read) || self.is_forgotten(write) {
                 continue;
             }
@@ -134,8 +136,9 @@ impl Model {
             let overtaken = match &shown.fate {
                 // The one shown was done before this one began, so this one is the later. Of one that
                 // was issued twice, by a retry, the second time may have been after.
-                Fate::Acknowledged { at, strength: of_shown, .. } => {
-                    *at < write.invoked && of_shown.overlaps(strength) && shown.issued.len() == 1
+                Fate::Acknowledged { at, strength: of_shown, is_strong: shown_is_strong, .. } => {
+                    let meet = *is_strong && *shown_is_strong && of_shown.overlaps(strength);
+                    *at < write.invoked && meet && shown.issued.len() == 1
                 }
                 _ => false,
             };
