@@ -22,7 +22,9 @@
 //! can't be reached is waited for, because nobody knows whether it serves; an operator who removes it
 //! for good ends that.
 //!
-//! While it lasts nothing is saved of being alive, so that another start begins it anew.
+//! While it lasts nothing is saved of being alive, so that another start begins it anew. The machine is to
+//! be told of an agreed state, and its effects be carried out, before the vnodes are told of that state:
+//! until then they serve nobody anyway.
 
 mod verdict;
 
@@ -68,8 +70,9 @@ pub enum Input {
         /// Whether it answers.
         reachable: bool,
     },
-    /// A comparison with a replica that serves, which began after [`Effect::Quarantine`], has ended with
-    /// everything of the partition being the same on both sides. An empty partition counts as well.
+    /// A comparison with a replica that serves, which began after [`Effect::Quarantine`], has ended: all
+    /// that it holds of the partition is held here too, and of what only this node holds nothing is left
+    /// of which the [`verdict`] is [`Verdict::Keep`]. An empty partition counts as well.
     InStep {
         /// The keyspace.
         keyspace: KeyspaceId,
@@ -117,8 +120,9 @@ pub struct Quarantine {
     /// When it was seen alive last, and in contact last: by its own clocks.
     alive: Now,
     contact_ms: u64,
-    /// What this life began with, until there is a state to judge it by.
-    begun_with: Option<(LastAlive, bool)>,
+    /// For how long it was away before this start, and whether its store was put back from a copy: until it
+    /// is known what it holds.
+    begun_with: Option<(Duration, bool)>,
     watch: Option<Watch>,
     save_at: Moment,
     effects: VecDeque<Effect>,
@@ -140,9 +144,10 @@ impl Quarantine {
     /// was put back from a copy.
     pub fn new(now: Now, node: NodeId, last: Option<LastAlive>, was_restored: bool) -> Self {
         let contact_ms = last.map_or(now.wall_ms, |last| last.contact_ms);
-        let fresh = LastAlive { alive_ms: now.wall_ms, contact_ms };
-        let begun_with =
-            (last.is_some() || was_restored).then(|| (last.unwrap_or(fresh), was_restored));
+        let away =
+            |last: LastAlive| Duration::from_millis(now.wall_ms.saturating_sub(last.alive_ms));
+        let begun_with = (last.is_some() || was_restored)
+            .then(|| (last.map(away).unwrap_or_default(), was_restored));
         Self {
             node,
             view: None,
@@ -161,7 +166,7 @@ impl Quarantine {
     pub fn handle(&mut self, now: Now, input: Input) {
         self.notice_the_time(now);
         match input {
-            Input::ClusterChanged(view) => self.cluster_changed(now, view),
+            Input::ClusterChanged(view) => self.cluster_changed(view),
             Input::ReachabilityChanged { node, reachable } => {
                 self.reachability(now, node, reachable)
             }
@@ -243,7 +248,7 @@ impl Quarantine {
         }
     }
 
-    fn cluster_changed(&mut self, now: Now, view: Arc<View>) {
+    fn cluster_changed(&mut self, view: Arc<View>) {
         if self.view.as_ref().is_some_and(|own| view.epoch() <= own.epoch()) {
             return;
         }
@@ -254,15 +259,14 @@ impl Quarantine {
         self.grace = graces.min();
         self.reachable.retain(|node| view.cluster().members.contains_key(node));
         self.view = Some(view);
-        self.judge_the_start(now);
+        self.judge_the_start();
         self.look_at_all();
     }
 
     /// Once it is known what the node holds, and for how long tombstones of it stay.
-    fn judge_the_start(&mut self, now: Now) {
+    fn judge_the_start(&mut self) {
         let Some(grace) = self.grace else { return };
-        let Some((last, was_restored)) = self.begun_with.take() else { return };
-        let away = Duration::from_millis(now.wall_ms.saturating_sub(last.alive_ms));
+        let Some((away, was_restored)) = self.begun_with.take() else { return };
         if was_restored {
             self.begin(Cause::Restored);
         } else if away > grace {

@@ -262,6 +262,17 @@ fn it_saves_every_few_seconds_that_it_is_alive() {
 }
 
 #[test]
+fn one_that_holds_nothing_at_first_is_judged_by_its_absence_alone() {
+    for (away, is_on) in [(9 * DAY, false), (11 * DAY, true)] {
+        let mut desk = Desk::start(Some(away), false, &["us-a"]);
+        desk.live(3 * DAY);
+        assert_eq!(desk.told(), []);
+        desk.handle(Input::ClusterChanged(view(2, &FOUR)));
+        assert_eq!(desk.quarantine.is_on(), is_on, "{away:?}");
+    }
+}
+
+#[test]
 fn what_it_holds_is_looked_up_anew_when_the_members_change() {
     let mut desk = Desk::start(Some(12 * DAY), false, &FOUR);
     desk.reach(&["eu-b", "us-a", "us-b"], true);

@@ -185,3 +185,69 @@ fn a_runner_that_dies_between_purges_leaves_nothing_behind() {
         }
     }
 }
+
+/// Up to a moment at which all replicas are being asked for the first time.
+fn until_a_proof_begins(fleet: &mut Fleet) {
+    let runner = fleet.replicas[0];
+    while fleet.nodes[runner].purger.figures().settling == 0 {
+        fleet.run(Duration::from_millis(1));
+    }
+}
+
+/// A replica has neither value nor tombstone when it is asked. Then it gets the value, which was on its
+/// way, is read, and only then gets the tombstone, just before it is asked again. It holds the tombstone
+/// then, but the reader may still pass the value on.
+#[test]
+fn a_replica_that_had_nothing_has_the_tombstone_the_second_time() {
+    for rule in RULES {
+        let mut fleet = Fleet::new(1, rule);
+        let (order, key) = (fleet.replicas.clone(), fleet.key("k"));
+        let value = write(&mut fleet, "k", &order[..5], Context::new(), false);
+        let tombstone = write(&mut fleet, "k", &order[..5], value.context(), true);
+        until_a_proof_begins(&mut fleet);
+        fleet.carry(order[5], &key, &value, 300_000);
+        fleet.run(2 * config().settle - Duration::from_millis(50));
+        assert_eq!((fleet.forgotten, fleet.held(order[5], &key)), (0, value.clone()));
+        fleet.carry(order[3], &key, &value, LIFE);
+        fleet.carry(order[5], &key, &tombstone, 1);
+        fleet.run(long());
+        assert_eq!((fleet.forgotten, holders(&fleet, "k")), (6, 0), "{rule:?}");
+    }
+}
+
+/// A write of before the proof is still on its way to a stand-in while the replicas are asked.
+#[test]
+fn a_hint_is_made_while_the_replicas_are_asked() {
+    for rule in RULES {
+        let mut fleet = Fleet::new(2, rule);
+        let (order, stand_in, key) = (fleet.replicas.clone(), stand_in(&fleet), fleet.key("k"));
+        let value = write(&mut fleet, "k", &order, Context::new(), false);
+        write(&mut fleet, "k", &order, value.context(), true);
+        until_a_proof_begins(&mut fleet);
+        fleet.hint(stand_in, order[5], &key, &value, LIFE * 9 / 10);
+        fleet.run(long());
+        assert_eq!((fleet.forgotten, holders(&fleet, "k")), (0, 6), "{rule:?}");
+        fleet.deliver(stand_in);
+        fleet.run(2 * long());
+        assert_eq!((fleet.forgotten, holders(&fleet, "k")), (6, 0), "{rule:?}");
+    }
+}
+
+/// The hint is read for an answer, which repairs, just before it is delivered and gone.
+#[test]
+fn a_hint_is_read_just_before_it_goes() {
+    for rule in RULES {
+        let mut fleet = Fleet::new(3, rule);
+        let (order, stand_in, key) = (fleet.replicas.clone(), stand_in(&fleet), fleet.key("k"));
+        let value = write(&mut fleet, "k", &order, Context::new(), false);
+        write(&mut fleet, "k", &order, value.context(), true);
+        fleet.hint(stand_in, order[5], &key, &value, LIFE);
+        until_a_proof_begins(&mut fleet);
+        fleet.run(config().settle - Duration::from_millis(10));
+        assert!(fleet.nodes[stand_in].hints.contains_key(&(order[5], key.clone())));
+        fleet.carry(order[2], &key, &value, LIFE);
+        fleet.nodes[stand_in].hints.clear();
+        fleet.run(long());
+        assert_eq!((fleet.forgotten, holders(&fleet, "k")), (6, 0), "{rule:?}");
+    }
+}
