@@ -7,6 +7,7 @@ mod actor;
 mod answering;
 pub mod conformance;
 mod delivering;
+mod destination;
 mod events;
 mod expiring;
 mod gathering;
@@ -17,14 +18,15 @@ mod memory;
 mod minting;
 mod open;
 mod owner;
+mod peers;
 pub mod store;
 #[cfg(test)]
 mod tests;
 
 pub use crate::coordinator::CallFailure;
 pub use actor::{
-    ClusterChanged, DescribeHints, Freeze, Frozen, HintPeers, HintStoreActor, HintStoreParts,
-    PressureChanged, ReachabilityChanged, Stop, Thaw,
+    ClusterChanged, DescribeHints, Freeze, Frozen, HintStoreActor, HintStoreParts, PressureChanged,
+    ReachabilityChanged, Stop, Thaw,
 };
 pub use events::{
     CallNumber, CommitNumber, CommitOutcome, Effect, HintFigures, Incoming, Input, Outgoing,
@@ -32,3 +34,4 @@ pub use events::{
 };
 pub use machine::{HintStore, HintStoreConfig};
 pub use memory::MemoryShelf;
+pub use peers::HintPeers;

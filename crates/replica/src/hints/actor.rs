@@ -17,17 +17,17 @@ use actix::{
 use anello_protocol::{
     id::NodeId,
     message::{
-        hint::{CheckHints, Credit, MarkForRepair, MintHint, ReadHints, RequestCredit, StoreHint},
+        hint::{CheckHints, Credit, MintHint, ReadHints, RequestCredit, StoreHint},
         replica::{Held, Minted, Refusal, StoreVersions, Stored},
     },
     time::Moment,
 };
 use anello_ring::view::View;
-use anello_transport::{ActorRef, Call, CallContext, CallFuture, Caller, Peers, ReplyTo};
+use anello_transport::{ActorRef, Call, CallContext, CallFuture, Caller, ReplyTo};
 
 use super::{
-    CallNumber, CommitNumber, CommitOutcome, Effect, HintFigures, HintStore, HintStoreConfig,
-    Incoming, Input, Outgoing, Pressure, Reply, Request, Token,
+    CallNumber, CommitNumber, CommitOutcome, Effect, HintFigures, HintPeers, HintStore,
+    HintStoreConfig, Incoming, Input, Outgoing, Pressure, Reply, Request, Token,
     store::{HintShelf, Shelved},
 };
 use crate::{
@@ -52,28 +52,6 @@ pub struct HintStoreParts {
     pub own: ActorRef<StoreVersions>,
     /// How to reach the other nodes.
     pub others: Box<dyn Fn(&NodeId) -> HintPeers + Send>,
-}
-
-/// What a hint store asks of another node.
-#[derive(Clone, Debug)]
-pub struct HintPeers {
-    /// Joining versions, of its vnodes.
-    pub store: ActorRef<StoreVersions>,
-    /// How much it can take, of its hint store.
-    pub credit: ActorRef<RequestCredit>,
-    /// Remembering what to compare.
-    pub mark: ActorRef<MarkForRepair>,
-}
-
-impl HintPeers {
-    /// A node at the other end of a connection.
-    pub fn peer(peers: &Peers, node: &NodeId) -> Self {
-        Self {
-            store: ActorRef::peer(peers, node.clone()),
-            credit: ActorRef::peer(peers, node.clone()),
-            mark: ActorRef::peer(peers, node.clone()),
-        }
-    }
 }
 
 /// The actor of a node's hint store. Answers [`StoreHint`], [`MintHint`], [`ReadHints`], [`CheckHints`]

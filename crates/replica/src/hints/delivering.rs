@@ -5,13 +5,9 @@
 //! owner has durably is removed, if that is still all there is. A hint that fails is passed over for a
 //! moment while the others go on; when the owner itself fails, the run ends and begins again later.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use anello_protocol::{
-    cluster::MemberState,
     id::NodeId,
     key::DataKey,
     message::{
@@ -23,6 +19,7 @@ use anello_protocol::{
 use anello_ring::view::View;
 
 use super::{
+    destination::{Destination, destination, is_member},
     events::{CallNumber, Effect, Outgoing, PageNumber},
     keeping::Place,
     machine::{Freezing, HintStore},
@@ -74,15 +71,6 @@ pub(super) enum Purpose {
     Credit,
     Marks,
     Hint { number: u64, deadline: Moment },
-}
-
-/// Where a hint goes.
-enum Destination {
-    Owner,
-    /// The owner is no replica of it: to those that are and can be reached.
-    Replicas(Vec<NodeId>),
-    /// Its keyspace was dropped.
-    Nowhere,
 }
 
 impl Delivery {
@@ -376,30 +364,6 @@ impl HintStore {
         self.drive(now, id);
         self.swept(id, removal.number);
     }
-}
-
-/// Whether a node belongs to the cluster, whatever it holds.
-fn is_member(view: &View, id: &NodeId) -> bool {
-    let member = view.cluster().members.get(id);
-    member.is_some_and(|it| !matches!(it.state, MemberState::Left | MemberState::Removed))
-}
-
-/// Where a hint for an owner goes under the agreed state.
-fn destination(
-    view: &View,
-    node: &NodeId,
-    unreachable: &BTreeSet<NodeId>,
-    owner: &NodeId,
-    key: &DataKey,
-) -> Destination {
-    let Some(keyspace) = view.keyspace_of(key.keyspace) else { return Destination::Nowhere };
-    let placement = view.placement(keyspace, key.hash);
-    if placement.index_of(owner).is_some() {
-        return Destination::Owner;
-    }
-    let ids = placement.replicas.iter().map(|place| &place.id);
-    let reachable = ids.filter(|id| *id == node || !unreachable.contains(*id));
-    Destination::Replicas(reachable.cloned().collect())
 }
 
 impl Run {

@@ -6,6 +6,7 @@
 //! minting.rs      issuing a dot when no replica can
 //! gathering.rs    reads and checks, over all owners of a key
 //! delivering.rs   runs over the hints of an owner that is back; marks
+//! answering.rs    what becomes of a run by the owner's answers
 //! expiring.rs     hints that are too old, or of dropped keyspaces
 //! granting.rs     the other side: how much this node can take
 //! ```
@@ -34,9 +35,7 @@ use anello_ring::view::View;
 
 use super::{
     delivering::Delivery,
-    events::{
-        CommitNumber, Effect, HintFigures, Input, OwnerFigures, Pressure, Reply, Request, Token,
-    },
+    events::{CommitNumber, Effect, HintFigures, Input, OwnerFigures, Reply, Request, Token},
     expiring::Sweeper,
     gathering::Gathering,
     granting::Granter,
@@ -334,10 +333,5 @@ impl HintStore {
         let partition = key.hash.partition(view.cluster().partitions);
         self.owner(id).mark(key.keyspace, partition);
         self.delivery.is_run_due = true;
-    }
-
-    /// The disk's pressure, as it was told last.
-    pub fn pressure(&self) -> Pressure {
-        self.granter.pressure()
     }
 }

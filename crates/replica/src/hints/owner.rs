@@ -81,7 +81,7 @@ pub(super) enum RunState {
 
 impl Default for RunState {
     fn default() -> Self {
-        Self::Resting(Some(Moment::default()))
+        Self::Resting(None)
     }
 }
 
@@ -113,7 +113,8 @@ pub(super) fn backoff(attempts: u32) -> Duration {
 impl Owner {
     /// One of whom the shelf has this.
     pub(super) fn new(totals: HintTotals) -> Self {
-        Self { totals, ..Self::default() }
+        let state = RunState::Resting(Some(Moment::default()));
+        Self { totals, run: Run { state, ..Run::default() }, ..Self::default() }
     }
 
     /// What is kept of a key has changed, by weight.

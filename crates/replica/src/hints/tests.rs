@@ -1,7 +1,11 @@
 //! Transcripts of a hint store: inputs in, effects compared; stories of what went wrong elsewhere; and
 //! its promises by property, with a shelf that crashes and owners that die.
 
+mod deliveries;
+mod laws;
+mod shell;
 mod stories;
+mod transcripts;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -168,6 +172,8 @@ struct World {
     mail: VecDeque<Mail>,
     replies: BTreeMap<Token, Reply>,
     quiet: usize,
+    /// Whether the shelf has no room for the next commit.
+    is_full: bool,
     /// What the others hold, by node and key.
     held: BTreeMap<(NodeId, DataKey), Versions>,
 }
@@ -193,6 +199,7 @@ impl World {
             mail: VecDeque::new(),
             replies: BTreeMap::new(),
             quiet: 0,
+            is_full: false,
             held: BTreeMap::new(),
         };
         world.begin();
@@ -222,6 +229,11 @@ impl World {
         while let Some(effect) = self.machine.next_effect() {
             match effect {
                 Effect::Load(..) | Effect::Page { .. } => self.reads.push_back(effect),
+                // A shelf without room says so before the next commit is offered.
+                Effect::Commit(number, _) if std::mem::take(&mut self.is_full) => {
+                    self.machine
+                        .handle(self.now, Input::Committed(number, CommitOutcome::NotTaken));
+                }
                 Effect::Commit(number, change) => self.commits.push_back((number, change)),
                 Effect::Send { call, to, message, .. } => {
                     self.mail.push_back(Mail { call, to, message });

@@ -41,13 +41,35 @@ fn t4_a_message_without_an_answer_counts_until_it_can_be_handled_no_more() {
     let answer = world.serve(&credit);
     world.answer(credit.call, Ok(answer));
     let sent = world.mail.pop_front().expect("the hint");
-    world.reach("a", false);
+    world.answer(sent.call, Err(CallFailure::Closed));
+    world.pass(1_000);
+    assert_eq!(world.deliver(), 1, "once more, and now it is there");
+    assert_eq!(world.count("a"), 0);
+    assert!(world.is_kept(key), "the first message may yet be in a queue there");
+    world.pass(3_000);
+    assert!(world.is_kept(key));
+    world.pass(6_000);
+    assert!(!world.is_kept(key), "it is handed on with a deadline, which is over");
+}
+
+/// T4: a hint that is dropped while it is on its way.
+#[test]
+fn t4_what_is_on_its_way_counts_without_its_hint() {
+    let key = &keys_of("a", 1)[0];
+    let mut world = World::new();
+    world.tell(store("a", key, tombstone(1, &[])));
+    world.reach("a", true);
+    world.pass(10);
+    let credit = world.mail.pop_front().expect("it asks first");
+    let answer = world.serve(&credit);
+    world.answer(credit.call, Ok(answer));
+    let sent = world.mail.pop_front().expect("the hint");
     world.now.wall_ms += 4 * 3600 * 1000;
     world.pass(20_000);
     assert_eq!(world.count("a"), 0, "it is too old");
     assert!(world.is_kept(key), "but on its way");
-    world.answer(sent.call, Err(CallFailure::Closed));
-    // The deadline of the call has passed long ago; a fresh one would not.
+    let answer = world.serve(&sent);
+    world.answer(sent.call, Ok(answer));
     assert!(!world.is_kept(key));
 }
 
