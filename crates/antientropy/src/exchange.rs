@@ -66,8 +66,10 @@ pub(crate) struct Exchange {
     failures: u32,
     pause_until: Option<Moment>,
     is_given_up: bool,
-    /// Whether something differs still.
+    /// Whether something differs still that could not be mended.
     is_unresolved: bool,
+    /// Whether something differs still that is being written all the time.
+    is_unsettled: bool,
     /// Whether there were keys that this node alone has and keeps to itself.
     pub(crate) is_one_way: bool,
 }
@@ -89,7 +91,9 @@ struct Suspect {
 pub(crate) enum Outcome {
     /// Both sides hold the same, but for what was written meanwhile.
     InStep,
-    /// Something differs still.
+    /// Keys that are written all the time differ still; they are looked at in the next round.
+    Unsettled,
+    /// Something differs still that could not be mended.
     Unresolved,
 }
 
@@ -116,6 +120,7 @@ impl Exchange {
             pause_until: None,
             is_given_up: false,
             is_unresolved: false,
+            is_unsettled: false,
             is_one_way: false,
         }
     }
@@ -141,9 +146,10 @@ impl Exchange {
             && self.frontier.is_empty()
             && self.by_keys.is_empty()
             && self.suspects.is_empty();
-        is_over.then(|| match self.is_unresolved {
-            true => Outcome::Unresolved,
-            false => Outcome::InStep,
+        is_over.then_some(match (self.is_unresolved, self.is_unsettled) {
+            (true, _) => Outcome::Unresolved,
+            (false, true) => Outcome::Unsettled,
+            (false, false) => Outcome::InStep,
         })
     }
 
@@ -152,12 +158,9 @@ impl Exchange {
         if let Some(until) = self.pause_until {
             return Some(until);
         }
-        let has_walk = matches!(self.step, Step::Idle)
-            && !(self.frontier.is_empty() && self.by_keys.is_empty());
-        let suspect = match self.step {
-            Step::Idle => self.suspects.front().map(|suspect| suspect.due),
-            _ => None,
-        };
+        let may_walk = self.may_walk();
+        let has_walk = may_walk && !(self.frontier.is_empty() && self.by_keys.is_empty());
+        let suspect = self.suspects.front().map(|suspect| suspect.due).filter(|_| may_walk);
         if let Some(ready) = desk.budget_at()
             && (has_walk || suspect.is_some() || !self.moves.is_empty())
         {

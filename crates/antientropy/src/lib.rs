@@ -4,8 +4,10 @@
 //! [`AntiEntropy`] is a pure state machine in a thin actor shell. It compares the roots of trees with
 //! every node that shares some, walks down those that differ, and has vnodes join what they lack.
 
+pub mod actor;
 mod answering;
 mod budget;
+mod calls;
 mod desk;
 mod events;
 mod exchange;
@@ -21,6 +23,7 @@ pub mod store;
 mod sweep;
 mod units;
 
+pub use actor::{MerkleActor, MerkleParts};
 pub use desk::AntiEntropyConfig;
 pub use events::{
     CallFailure, Effect, Incoming, Input, Outgoing, Question, Reply, Report, Ticket, Token,

@@ -20,7 +20,7 @@ use crate::{
     exchange::Outcome,
     looking::Looked,
     rounds::Progress,
-    schedule::{Pair, Schedule},
+    schedule::{Pair, Peer, Schedule},
     scrub::Scrub,
     units::{Ended, Tree, Units},
 };
@@ -107,6 +107,15 @@ impl AntiEntropy {
         peer: &NodeId,
     ) -> Option<Pair> {
         self.schedule.peers.get(peer)?.pairs.get(&(keyspace, partition)).copied()
+    }
+
+    /// What is known of a tree, by the nodes that it is shared with.
+    pub fn pairs(&self, keyspace: KeyspaceId, partition: PartitionId) -> Vec<(NodeId, Pair)> {
+        let peers = self.schedule.peers.iter();
+        let pair = |(id, peer): (&NodeId, &Peer)| {
+            peer.pairs.get(&(keyspace, partition)).map(|pair| (id.clone(), *pair))
+        };
+        peers.filter_map(pair).collect()
     }
 
     fn asked(&mut self, token: Token, from: Option<NodeId>, question: Question) {
@@ -239,6 +248,7 @@ impl AntiEntropy {
                 let now = Some(wall_ms);
                 *pair = Pair { in_step_ms: now, caught_up_ms: now, differs: false };
             }
+            Some(Outcome::Unsettled) => pair.differs = true,
             Some(Outcome::Unresolved) => {
                 pair.differs = true;
                 self.schedule.mark_due(&peer);

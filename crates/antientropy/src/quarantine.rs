@@ -14,13 +14,16 @@
 //!   that is left would cost its clients everything and protect nobody.
 //!
 //! It is over once every partition that it holds is back in step with at least one replica of each
-//! datacenter that has others, a replica that serves; and at once where there is no other replica.
+//! datacenter that has others, a replica that serves; and at once where there is no other replica. A store
+//! that was put back from a copy, or lost, has forgotten what this node acknowledged: then it takes every other
+//! replica, because those that have the rest of a write's quorum may be any of them.
 //!
 //! Where all of a datacenter's other replicas are quarantined too, and can be reached, none of them is waited
 //! for: after the whole cluster was off they would wait for each other for ever. That is safe by the same
 //! proof: while this node was away nobody can have purged anything that it had not confirmed. One that
 //! can't be reached is waited for, because nobody knows whether it serves; an operator who removes it
-//! for good ends that.
+//! for good ends that. A node that has forgotten what it acknowledged gives them a minute first: one that was
+//! merely away has it still, and serves again soon.
 //!
 //! While it lasts nothing is saved of being alive, so that another start begins it anew. The machine is to
 //! be told of an agreed state, and its effects be carried out, before the vnodes are told of that state:
@@ -40,6 +43,7 @@ use std::{
 
 use anello_protocol::{
     id::{Datacenter, KeyspaceId, NodeId, PartitionId},
+    message::client::Place as Replica,
     time::{Moment, Now},
 };
 use anello_ring::view::View;
@@ -48,6 +52,8 @@ pub use verdict::{Lone, Others, Verdict, verdict};
 
 /// How often is saved that the node is alive, and looked whether it stood still.
 const ALARM: Duration = Duration::from_secs(5);
+/// For how long a node that has forgotten what it acknowledged waits for others that are quarantined too.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a node remembers of its last life, by its wall clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,7 +139,8 @@ pub struct Quarantine {
 struct Watch {
     cause: Cause,
     in_step: BTreeSet<(Place, NodeId)>,
-    quarantined: BTreeSet<NodeId>,
+    /// Who refuses to compare because it is quarantined too, and since when.
+    quarantined: BTreeMap<NodeId, Moment>,
     /// In which datacenters a replica is still missing, by partition.
     left: BTreeMap<Place, BTreeSet<Datacenter>>,
     held: usize,
@@ -180,12 +187,12 @@ impl Quarantine {
             }
             Input::PeerQuarantined(peer) => {
                 if let Some(watch) = &mut self.watch
-                    && watch.quarantined.insert(peer)
+                    && watch.quarantined.insert(peer, now.moment).is_none()
                 {
                     self.look_at_all();
                 }
             }
-            Input::TimeUp => {}
+            Input::TimeUp => self.look_at_all(),
         }
         self.save(now);
     }
@@ -303,7 +310,7 @@ impl Quarantine {
         if self.watch.is_some() {
             return;
         }
-        let (in_step, quarantined) = (BTreeSet::new(), BTreeSet::new());
+        let (in_step, quarantined) = (BTreeSet::new(), BTreeMap::new());
         self.watch = Some(Watch { cause, in_step, quarantined, left: BTreeMap::new(), held: 0 });
         self.effects.push_back(Effect::Quarantine(true));
         self.look_at_all();
@@ -338,12 +345,19 @@ impl Quarantine {
             let mut left: BTreeSet<_> = others().map(|replica| &replica.datacenter).collect();
             left.retain(|datacenter| {
                 let mut here = others().filter(|replica| replica.datacenter == **datacenter);
-                let is_in_step =
-                    here.clone().any(|it| watch.in_step.contains(&(*place, it.id.clone())));
-                let all_quarantined = here.all(|it| {
-                    watch.quarantined.contains(&it.id) && self.reachable.contains(&it.id)
-                });
-                !is_in_step && !all_quarantined
+                let has_forgotten = watch.cause == Cause::Restored;
+                let patience = if has_forgotten { PATIENCE } else { Duration::ZERO };
+                let is_in_step = |it: &Replica| watch.in_step.contains(&(*place, it.id.clone()));
+                let is_quarantined = |it: &Replica| {
+                    let since = watch.quarantined.get(&it.id);
+                    let for_long = |since: &Moment| self.alive.moment.since(*since) >= patience;
+                    since.is_some_and(for_long) && self.reachable.contains(&it.id)
+                };
+                let is_enough = match has_forgotten {
+                    true => here.all(|it| is_in_step(it) || is_quarantined(it)),
+                    false => here.clone().any(is_in_step) || here.all(is_quarantined),
+                };
+                !is_enough
             });
             match left.is_empty() {
                 true => watch.left.remove(place),

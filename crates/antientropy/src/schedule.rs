@@ -21,6 +21,8 @@ use crate::{desk::Desk, rounds::Rounds, sweep::Sweep, units::Tree};
 
 /// How long after a start, or after a node came back, roots are compared.
 pub(crate) const CALM: Duration = Duration::from_secs(3);
+/// How soon to try again with a node that was never compared with, because it did not answer.
+const AGAIN: Duration = Duration::from_secs(10);
 /// The most sweeps at once.
 const SWEEPS_MAX: usize = 4;
 
@@ -215,6 +217,9 @@ impl Schedule {
                 peer.sweep = None;
                 peer.is_due = !is_well;
                 peer.compared = if is_well { Some(now) } else { peer.compared };
+                if peer.compared.is_none() {
+                    peer.checks.insert(now + desk.jitter(AGAIN));
+                }
                 sweeping -= 1;
             }
         }

@@ -56,7 +56,7 @@ pub(super) struct Probe {
 impl Exchange {
     /// Asks the next question of the walk, if there is one and room for its answer.
     pub(super) fn step(&mut self, desk: &mut Desk) {
-        if !matches!(self.step, Step::Idle) || self.moves.len() >= MOVES_MAX {
+        if !self.may_walk() {
             return;
         }
         let owner = Owner::Walk(self.id);
@@ -78,6 +78,11 @@ impl Exchange {
             desk.look(owner, Look::Ranges { keyspace, partition, of, ranges: ranges.clone() });
             self.step = Step::Looking(ranges);
         }
+    }
+
+    /// Whether there is room for what another question may find.
+    pub(super) fn may_walk(&self) -> bool {
+        matches!(self.step, Step::Idle) && self.moves.len() < MOVES_MAX
     }
 
     /// The store has been looked at.
@@ -223,7 +228,7 @@ impl Exchange {
         }
         let looks = probe.looks + 1;
         if looks >= LOOKS_MAX {
-            self.is_unresolved = true;
+            self.is_unsettled = true;
             return;
         }
         let due = desk.now.moment + SETTLE;

@@ -17,7 +17,7 @@ fn write_for(world: &mut World, seconds: u64, keys: u64, number: &mut u64) {
     for _ in 0..seconds * 200 {
         *number += 1;
         let key = key(world.chance.below(keys));
-        let held = world.sites[&node("eu-a")].store.read(&key).unwrap();
+        let held = world.sites[&node("eu-a")].store.read(&key).expect("memory reads");
         let version = version(1_000_000 + *number, held.context(), WALL_MS, value(50, 1));
         world.write(&key, &version.into(), 100_000);
         world.run_for(Duration::from_millis(5));
@@ -56,7 +56,7 @@ fn what_is_really_missing_is_mended_under_writes() {
     for _ in 0..30 * 200 {
         number += 1;
         let key = key(10_000 + world.chance.below(2000));
-        let held = world.sites[&node("eu-a")].store.read(&key).unwrap();
+        let held = world.sites[&node("eu-a")].store.read(&key).expect("memory reads");
         let version = version(1_000_000 + number, held.context(), WALL_MS, value(50, 1));
         world.write(&key, &version.into(), 100_000);
         world.run_for(Duration::from_millis(5));
@@ -64,4 +64,29 @@ fn what_is_really_missing_is_mended_under_writes() {
     let contents = world.contents(&node("eu-c"));
     assert!((0..500).all(|number| contents.contains_key(&key(number))), "all are there");
     assert_eq!(world.sent.keys.len(), 10, "{:?}", world.sent.keys);
+}
+
+#[test]
+fn a_key_that_never_rests_is_left_alone_until_it_does() {
+    let mut world = World::new(&THREE, 2, ConflictRule::Siblings, 13);
+    world.start_all();
+    let mut number = 0;
+    // Each write replaces the one before, and takes up to two seconds to some of the replicas.
+    for _ in 0..120 * 10 {
+        number += 1;
+        let held = world.sites[&node("eu-a")].store.read(&key(1)).expect("memory reads");
+        let version = version(number, held.context(), WALL_MS, value(50, 1));
+        world.write(&key(1), &version.into(), 2_000_000);
+        world.run_for(Duration::from_millis(100));
+    }
+    let moved: usize = world.sent.keys.values().sum();
+    assert!(moved <= 4, "by chance it looks at rest at times: {moved}");
+    for id in THREE {
+        let site = &world.sites[&node(id)];
+        assert!(site.reports.is_empty(), "nothing that people had to hear of: {:?}", site.reports);
+    }
+    world.run_for(Duration::from_secs(150));
+    for id in THREE {
+        assert_eq!(world.figures(&node(id)).partitions_in_sync, 2, "{id}");
+    }
 }

@@ -13,13 +13,13 @@ use anello_protocol::{
 use crate::world::{KEYSPACE, WALL_MS};
 
 pub(crate) fn key(number: u64) -> DataKey {
-    let key = Key::new(format!("key-{number}").into_bytes()).unwrap();
+    let key = Key::new(format!("key-{number}").into_bytes()).expect("a short key");
     let hash = KeyHash::of(&KeyspaceName::default_keyspace(), &key);
     DataKey { hash, keyspace: KEYSPACE, key }
 }
 
 pub(crate) fn value(bytes: usize, fill: u8) -> Content {
-    Content::Value(Value::new(vec![fill; bytes]).unwrap())
+    Content::Value(Value::new(vec![fill; bytes]).expect("within the bound"))
 }
 
 /// A version that has seen `past`; `number` makes it one of its own.

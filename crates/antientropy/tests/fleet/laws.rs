@@ -30,14 +30,14 @@ fn scatter(world: &mut World, writes: &[Write]) -> Contents {
     let mut all = Contents::new();
     for (number, (at_key, by, deletes, has_read, come_to)) in writes.iter().enumerate() {
         let (key, by) = (key(*at_key), &nodes[by % nodes.len()]);
-        let held = world.sites[by].store.read(&key).unwrap();
+        let held = world.sites[by].store.read(&key).expect("memory reads");
         let context = if *has_read { held.context() } else { Context::new() };
         let content = if *deletes { Content::Tombstone } else { value(30, number as u8) };
         let time = WALL_MS - 1000 + number as u64;
         let written: Versions = version(number as u64, context, time, content).into();
         for (index, node) in nodes.iter().enumerate() {
             if node == by || come_to & 1 << index != 0 {
-                let mut held = world.sites[node].store.read(&key).unwrap();
+                let mut held = world.sites[node].store.read(&key).expect("memory reads");
                 held.merge(written.clone(), world.rule);
                 world.put(node, &key, held);
             }
@@ -63,7 +63,7 @@ fn converges(ids: &[&str], rule: ConflictRule, network: Network, seed: u64, writ
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn three_replicas_converge(seed: u64, writes in writes(), is_lww: bool) {

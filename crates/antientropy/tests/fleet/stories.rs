@@ -1,11 +1,17 @@
 //! Stories of single faults, most of them of how other systems failed.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use anello_antientropy::{CallFailure, Input, Report, store::TreeStore};
+use anello_antientropy::{
+    AntiEntropy, AntiEntropyConfig, Effect, Input, Question, Reply, Report, Token, look,
+    store::{MemoryTreeStore, TreeStore},
+};
 use anello_protocol::{
     causality::Context,
     id::{NodeId, PartitionId},
+    merkle::{EntryDigest, HashRange},
+    message::{repair::CompareRanges, replica::Refusal},
+    time::{Moment, Now},
     version::{ConflictRule, Content, Version, Versions},
 };
 
@@ -76,7 +82,7 @@ fn many_siblings_with_long_pasts_are_mended_and_stay() {
             .map(|it| version(1_000_000 + sibling * 100 + it, Context::new(), 1, value(1, 1)).dot);
         let sibling = version(sibling, past.collect(), WALL_MS - 5, value(100, 2));
         let side = [&a, &b, &c][sibling.write_id.0 as usize % 3];
-        let mut held = world.sites[side].store.read(&key(1)).unwrap();
+        let mut held = world.sites[side].store.read(&key(1)).expect("memory reads");
         held.merge(Versions::from(sibling.clone()), ConflictRule::Siblings);
         world.put(side, &key(1), held);
         all.merge(Versions::from(sibling), ConflictRule::Siblings);
@@ -84,7 +90,7 @@ fn many_siblings_with_long_pasts_are_mended_and_stay() {
     world.start_all();
     world.run_for(seconds(130));
     for id in three() {
-        let held = world.sites[&id].store.read(&key(1)).unwrap();
+        let held = world.sites[&id].store.read(&key(1)).expect("memory reads");
         assert_eq!(held.len(), 300, "{id}: no sibling lost, and none made");
         assert_eq!(held, all);
     }
@@ -101,7 +107,7 @@ fn bytes_that_mean_the_same_are_not_mended() {
     let two = [THREE[0], THREE[1]];
     let mut world = World::new(&two, 4, ConflictRule::Siblings, 23);
     for number in 0..100 {
-        let plain: Version = first(number, 20).into_iter().next().unwrap();
+        let plain: Version = first(number, 20).into_iter().next().expect("there is one");
         let traced =
             Version { trace_id: Some([7; 16]), absorbed: vec![plain.write_id], ..plain.clone() };
         world.put(&a, &key(number), Versions::from(plain));
@@ -255,7 +261,7 @@ fn a_quarantined_replica_catches_up_and_hands_nothing_out() {
         [&a, &b].into_iter().for_each(|id| world.put(id, &key(number), first(number, 10)));
     });
     world.put(&c, &key(100), first(100, 10));
-    world.sites.get_mut(&c).unwrap().quarantined = true;
+    world.sites.get_mut(&c).expect("it exists").quarantined = true;
     world.start_all();
     world.input(&c, Input::Quarantined((0..4).map(PartitionId).collect()));
     world.run_until(seconds(60), "c has caught up", |world| {
@@ -277,7 +283,7 @@ fn repair_under_a_new_epoch_goes_on_and_what_is_not_held_any_more_is_dropped() {
     world.start_all();
     world.run_until(seconds(10), "it is in the middle", |world| world.contents(&b).len() > 50);
     world.change_cluster(|cluster| {
-        cluster.members.get_mut(&node("eu-c")).unwrap().state =
+        cluster.members.get_mut(&node("eu-c")).expect("it exists").state =
             anello_protocol::cluster::MemberState::Left;
     });
     let moved = world.contents(&c).len();
@@ -304,13 +310,65 @@ fn a_peer_that_never_stores_is_given_up_each_time() {
     let before = world.sent.keys.values().sum::<usize>();
     world.run_for(seconds(600));
     let tried = world.sent.keys.values().sum::<usize>() - before;
-    assert!(tried < 20 * 3 * 2 * 12, "a few tries each round: {tried}");
+    assert!(tried < 20 * 3 * 4 * 12, "a few tries each round: {tried}");
     assert!(world.sites[&a].reports.iter().any(|it| matches!(it, Report::Unresolved { .. })));
     world.refuse_stores(&b, false);
     world.run_until(seconds(130), "it is mended", all_in_step);
-    let stale = Input::Answered {
-        ticket: anello_antientropy::Ticket(0),
-        outcome: Err(CallFailure::Passing),
-    };
-    world.input(&a, stale);
+}
+
+/// Promise D: nor does it hang on a node that is there and does not answer.
+#[test]
+fn questions_without_answers_end_with_the_round() {
+    let [a, b, _] = three();
+    let mut world = World::new(&THREE[..2], 8, ConflictRule::Siblings, 35);
+    (0..100).for_each(|number| world.put(&a, &key(number), first(number, 10)));
+    world.start_all();
+    let walks = |world: &World| [&a, &b].iter().any(|id| world.figures(id).units_running > 0);
+    world.run_until(seconds(10), "trees are walked", walks);
+    let round = world.start_round(&a);
+    world.network.lost_permille = 1000;
+    world.run_until(seconds(300), "the round ends", |world| {
+        world.machine(&a).progress(round).expect("it was begun").is_complete
+    });
+    world.run_until(seconds(300), "no unit hangs", |world| !walks(world));
+    assert!(!all_in_step(&world));
+    world.network.lost_permille = 0;
+    world.run_until(seconds(200), "it is mended", all_in_step);
+    assert_eq!(world.contents(&b).len(), 100);
+}
+
+#[test]
+fn past_a_bound_questions_are_refused_and_each_is_answered_once() {
+    let [a, b, _] = three();
+    let mut world = World::new(&THREE[..2], 4, ConflictRule::Siblings, 36);
+    world.start_all();
+    let mut machine = AntiEntropy::new(a, AntiEntropyConfig::default(), 1);
+    let now = Now { moment: Moment(1), wall_ms: WALL_MS };
+    machine.handle(now, Input::ClusterChanged(world.view.clone()));
+    for number in 0..100 {
+        let partition = PartitionId(number % 4);
+        let root = HashRange::of_partition(partition, 4);
+        let ranges = vec![(root, [EntryDigest::default(); 16])];
+        let epoch = world.view.epoch();
+        let question = CompareRanges { epoch, keyspace: KEYSPACE, partition, ranges };
+        let (token, question) = (Token(number.into()), Question::Ranges(question));
+        machine.handle(now, Input::Asked { token, from: Some(b.clone()), question });
+    }
+    let mut answered = BTreeSet::new();
+    let mut refused = 0;
+    while let Some(effect) = machine.next_effect() {
+        match effect {
+            Effect::Look(ticket, what) => {
+                let looked = look(&MemoryTreeStore::new(4), what);
+                machine.handle(now, Input::Looked(ticket, looked.clone()));
+                machine.handle(now, Input::Looked(ticket, looked));
+            }
+            Effect::Reply(token, reply) => {
+                assert!(answered.insert(token), "once");
+                refused += usize::from(reply == Reply::Ranges(Err(Refusal::Busy)));
+            }
+            _ => {}
+        }
+    }
+    assert_eq!((answered.len(), refused), (100, 36));
 }

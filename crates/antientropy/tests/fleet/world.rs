@@ -1,6 +1,7 @@
 //! A fleet in virtual time: machines, stores, and a network that loses, delays and doubles messages.
-//!
-//! Vnodes are what the protocol says of them: they join what they are sent, and show what they hold.
+
+mod network;
+mod vnode;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,14 +16,14 @@ use anello_antientropy::{
 };
 use anello_protocol::{
     cluster::{ClusterState, Member, MemberState},
-    codec,
-    id::{ClusterName, Datacenter, Epoch, KeyspaceId, KeyspaceName, NodeId, Rack},
+    id::{ClusterName, Datacenter, KeyspaceId, KeyspaceName, NodeId, Rack},
     key::DataKey,
-    message::replica::{Held, ReadVersions, Refusal, StoreVersions, Stored},
     time::{Moment, Now},
     version::{ConflictRule, Versions},
 };
 use anello_ring::view::View;
+
+pub(crate) use network::Network;
 
 use crate::content::Contents;
 
@@ -31,7 +32,7 @@ pub(crate) const KEYSPACE: KeyspaceId = KeyspaceId(1);
 pub(crate) const WALL_MS: u64 = 1_800_000_000_000;
 
 pub(crate) fn node(id: &str) -> NodeId {
-    NodeId::new(id).unwrap()
+    NodeId::new(id).expect("within the grammar")
 }
 
 /// Chance, from a seed.
@@ -49,21 +50,6 @@ impl Chance {
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
-}
-
-/// What the network does to messages.
-#[derive(Clone, Copy)]
-pub(crate) struct Network {
-    pub(crate) lost_permille: u64,
-    pub(crate) doubled_permille: u64,
-    pub(crate) delay_us: (u64, u64),
-}
-
-impl Network {
-    pub(crate) const GOOD: Self =
-        Self { lost_permille: 0, doubled_permille: 0, delay_us: (100, 1000) };
-    pub(crate) const BAD: Self =
-        Self { lost_permille: 60, doubled_permille: 60, delay_us: (100, 80_000) };
 }
 
 pub(crate) struct Site {
@@ -134,17 +120,18 @@ impl World {
     /// each other.
     pub(crate) fn new(ids: &[&str], partitions: u32, rule: ConflictRule, seed: u64) -> Self {
         let members = ids.iter().map(|id| (node(id), member(id))).collect();
-        let name = ClusterName::new("test").unwrap();
+        let name = ClusterName::new("test").expect("within the grammar");
         let mut cluster = ClusterState::founded(name, partitions, member(ids[0]));
         cluster.members = members;
-        let default = cluster.keyspaces.get_mut(&KeyspaceName::default_keyspace()).unwrap();
+        let default =
+            cluster.keyspaces.get_mut(&KeyspaceName::default_keyspace()).expect("it exists");
         default.config.conflict = rule;
         let mut world = Self {
             now: Moment(1_000_000),
             sites: BTreeMap::new(),
             sent: Sent::default(),
             network: Network::GOOD,
-            view: Arc::new(View::of(Arc::new(cluster)).unwrap()),
+            view: Arc::new(View::of(Arc::new(cluster)).expect("within the grammar")),
             rule,
             chance: Chance(seed),
             config: AntiEntropyConfig::default(),
@@ -178,7 +165,7 @@ impl World {
     /// A node begins a new life, with the store that it has.
     pub(crate) fn start(&mut self, id: &NodeId) {
         let seed = self.chance.next();
-        let site = self.sites.get_mut(id).unwrap();
+        let site = self.sites.get_mut(id).expect("it exists");
         site.life += 1;
         site.asked.clear();
         site.machine = Some(AntiEntropy::new(id.clone(), self.config.clone(), seed));
@@ -189,7 +176,7 @@ impl World {
 
     /// A node's memory is gone, and its connections with it.
     pub(crate) fn crash(&mut self, id: &NodeId) {
-        let site = self.sites.get_mut(id).unwrap();
+        let site = self.sites.get_mut(id).expect("it exists");
         site.machine = None;
         site.life += 1;
         self.tell_reachability(id, false);
@@ -203,7 +190,7 @@ impl World {
 
     /// A node's disk takes nothing in.
     pub(crate) fn refuse_stores(&mut self, at: &NodeId, refuses: bool) {
-        self.sites.get_mut(at).unwrap().refuses_stores = refuses;
+        self.sites.get_mut(at).expect("it exists").refuses_stores = refuses;
     }
 
     /// Two nodes don't hear of each other, and know it.
@@ -221,7 +208,7 @@ impl World {
         let mut cluster = (**self.view.cluster()).clone();
         cluster.epoch = cluster.epoch.next();
         change(&mut cluster);
-        self.view = Arc::new(View::of(Arc::new(cluster)).unwrap());
+        self.view = Arc::new(View::of(Arc::new(cluster)).expect("within the grammar"));
         for id in self.sites.keys().cloned().collect::<Vec<_>>() {
             self.input(&id, Input::ClusterChanged(self.view.clone()));
         }
@@ -248,8 +235,10 @@ impl World {
                 anello_protocol::id::PartitionId(partition),
                 self.view.cluster().partitions,
             );
-            for entry in store.entries(KEYSPACE, root, None, usize::MAX).unwrap().entries {
-                let versions = store.read(&entry.key).unwrap();
+            for entry in
+                store.entries(KEYSPACE, root, None, usize::MAX).expect("memory reads").entries
+            {
+                let versions = store.read(&entry.key).expect("memory reads");
                 contents.insert(entry.key, Arc::new(versions));
             }
         }
@@ -351,47 +340,16 @@ impl World {
                 return self.answer(&to, &from, life, ticket, answer);
             }
         };
-        let site = self.sites.get_mut(&to).unwrap();
+        let site = self.sites.get_mut(&to).expect("it exists");
         let token = Token(site.next_token);
         site.next_token += 1;
         site.asked.insert(token, (from.clone(), life, ticket));
         self.input(&to, Input::Asked { token, from: Some(from), question });
     }
 
-    fn read(&self, at: &NodeId, read: &ReadVersions) -> Result<Held, Refusal> {
-        self.admit(read.epoch)?;
-        if self.sites[at].quarantined {
-            return Err(Refusal::Quarantined);
-        }
-        Ok(Held::Full(self.sites[at].store.read(&read.key).unwrap()))
-    }
-
-    fn store(&mut self, at: &NodeId, store: StoreVersions) -> Result<Stored, Refusal> {
-        self.admit(store.epoch)?;
-        if self.sites[at].refuses_stores {
-            return Err(Refusal::Storage("no".to_owned()));
-        }
-        assert_eq!(store.rule, self.rule, "the keyspace's rule");
-        self.join(at, &store.key, store.versions);
-        Ok(Stored { lost_to: None })
-    }
-
-    fn admit(&self, epoch: Epoch) -> Result<(), Refusal> {
-        let own = self.view.epoch();
-        if epoch < own { Err(Refusal::StaleEpoch(own)) } else { Ok(()) }
-    }
-
-    fn join(&mut self, at: &NodeId, key: &DataKey, versions: Versions) {
-        let store = &self.sites[at].store;
-        let mut held = store.read(key).unwrap();
-        if held.merge(versions, self.rule) {
-            store.put(key, Arc::new(held));
-        }
-    }
-
     pub(crate) fn input(&mut self, at: &NodeId, input: Input) {
         let now = Now { moment: self.now, wall_ms: WALL_MS + self.now.0 / 1000 };
-        let Some(machine) = &mut self.sites.get_mut(at).unwrap().machine else { return };
+        let Some(machine) = &mut self.sites.get_mut(at).expect("it exists").machine else { return };
         machine.handle(now, input);
         let effects: Vec<Effect> = std::iter::from_fn(|| machine.next_effect()).collect();
         effects.into_iter().for_each(|effect| self.perform(at, effect));
@@ -409,7 +367,7 @@ impl World {
                 self.later(delay, Event::Looked { at: at.clone(), life, ticket, looked });
             }
             Effect::Reply(token, reply) => {
-                let site = self.sites.get_mut(at).unwrap();
+                let site = self.sites.get_mut(at).expect("it exists");
                 if let Reply::Started(round) = reply {
                     return site.started.push(round);
                 }
@@ -422,81 +380,10 @@ impl World {
                 };
                 self.answer(at, &to, life, ticket, answer);
             }
-            Effect::Report(report) => self.sites.get_mut(at).unwrap().reports.push(report),
+            Effect::Report(report) => {
+                self.sites.get_mut(at).expect("it exists").reports.push(report)
+            }
         }
-    }
-
-    fn send(
-        &mut self,
-        from: &NodeId,
-        life: u64,
-        ticket: Ticket,
-        to: NodeId,
-        message: Outgoing,
-        deadline: Moment,
-    ) {
-        if self.sites[&to].machine.is_none() || self.is_cut(from, &to) {
-            let outcome = Err(CallFailure::Unreachable);
-            let soon = Duration::from_micros(10);
-            return self.later(soon, Event::Answered { to: from.clone(), life, ticket, outcome });
-        }
-        let outcome = Err(CallFailure::Passing);
-        let late = deadline.since(self.now);
-        self.later(late, Event::Answered { to: from.clone(), life, ticket, outcome });
-        if to == *from {
-            let from = from.clone();
-            let event = Event::Arrives { to, from, life, ticket, message };
-            return self.later(Duration::from_micros(80), event);
-        }
-        let (bytes, key) = measure(&message);
-        self.count(bytes, key);
-        for delay in self.deliveries() {
-            let (to, from, message) = (to.clone(), from.clone(), message.clone());
-            self.later(delay, Event::Arrives { to, from, life, ticket, message });
-        }
-    }
-
-    fn answer(&mut self, from: &NodeId, to: &NodeId, life: u64, ticket: Ticket, answer: Incoming) {
-        let deliveries = if from == to {
-            vec![Duration::from_micros(80)]
-        } else {
-            let bytes = match &answer {
-                Incoming::Roots(it) => codec::encode(it).len(),
-                Incoming::Ranges(it) => codec::encode(it).len(),
-                Incoming::Keys(it) => codec::encode(it).len(),
-                Incoming::Read(it) => codec::encode(it).len(),
-                Incoming::Stored(it) => codec::encode(it).len(),
-            };
-            self.count(bytes, None);
-            self.deliveries()
-        };
-        for delay in deliveries {
-            let outcome = Ok(answer.clone());
-            self.later(delay, Event::Answered { to: to.clone(), life, ticket, outcome });
-        }
-    }
-
-    fn count(&mut self, bytes: usize, key: Option<DataKey>) {
-        self.sent.bytes += bytes;
-        if let Some(key) = key {
-            *self.sent.keys.entry(key).or_default() += 1;
-        }
-    }
-
-    /// After which times a message arrives, how often it does.
-    fn deliveries(&mut self) -> Vec<Duration> {
-        let Network { lost_permille, doubled_permille, delay_us: (least, most) } = self.network;
-        let copies = match () {
-            () if self.chance.below(1000) < lost_permille => 0,
-            () if self.chance.below(1000) < doubled_permille => 2,
-            () => 1,
-        };
-        let delay = |_| Duration::from_micros(least + self.chance.below(most - least));
-        (0..copies).map(delay).collect()
-    }
-
-    fn is_cut(&self, from: &NodeId, to: &NodeId) -> bool {
-        self.cut.contains(&(from.clone(), to.clone()))
     }
 
     fn later(&mut self, delay: Duration, event: Event) {
@@ -505,23 +392,12 @@ impl World {
     }
 }
 
-/// How long a message is on the wire, and the key of which versions travel for it.
-fn measure(message: &Outgoing) -> (usize, Option<DataKey>) {
-    match message {
-        Outgoing::Roots(it) => (codec::encode(it).len(), None),
-        Outgoing::Ranges(it) => (codec::encode(it).len(), None),
-        Outgoing::Keys(it) => (codec::encode(it).len(), None),
-        Outgoing::Read(it) => (codec::encode(it).len(), Some(it.key.clone())),
-        Outgoing::Store(it) => (codec::encode(it).len(), Some(it.key.clone())),
-    }
-}
-
 fn member(id: &str) -> Member {
-    let datacenter = id.split('-').next().unwrap();
+    let datacenter = id.split('-').next().expect("there is one");
     Member {
         id: node(id),
-        datacenter: Datacenter::new(datacenter).unwrap(),
-        rack: Rack::new("r").unwrap(),
+        datacenter: Datacenter::new(datacenter).expect("within the grammar"),
+        rack: Rack::new("r").expect("within the grammar"),
         weight: 1.0,
         quic: String::new(),
         http: String::new(),

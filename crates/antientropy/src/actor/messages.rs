@@ -1,0 +1,73 @@
+//! What the shell is told and asked by its own node.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use actix::Message;
+use anello_protocol::id::{KeyspaceId, NodeId, PartitionId};
+use anello_ring::view::View;
+
+use crate::{figures::Figures, rounds::Progress, schedule::Pair};
+
+/// Tells anti-entropy something, and gets no answer.
+#[derive(Clone, Debug)]
+pub enum Tell {
+    /// What the members have agreed on.
+    ClusterChanged(Arc<View>),
+    /// The failure detector's verdict on a node.
+    ReachabilityChanged {
+        /// The node.
+        node: NodeId,
+        /// Whether it answers.
+        reachable: bool,
+    },
+    /// All partitions of which this node may lack so much that it shows them to nobody.
+    Quarantined(BTreeSet<PartitionId>),
+    /// How late the commits of clients' writes are, 0 to 100.
+    Pressure(u8),
+    /// All trees are to be scrubbed at once.
+    ScrubAll,
+}
+
+impl Message for Tell {
+    type Result = ();
+}
+
+/// Starts a full round at once; the answer is its number.
+#[derive(Clone, Copy, Debug)]
+pub struct StartRound;
+
+impl Message for StartRound {
+    type Result = u64;
+}
+
+/// Asks how far a round has come; nothing is known of one that was never begun.
+#[derive(Clone, Copy, Debug)]
+pub struct AskProgress(pub u64);
+
+impl Message for AskProgress {
+    type Result = Option<Progress>;
+}
+
+/// Asks for the figures that people are shown.
+#[derive(Clone, Copy, Debug)]
+pub struct AskFigures;
+
+impl Message for AskFigures {
+    type Result = Figures;
+}
+
+/// Asks what is known of the trees that this node shares with others in one partition.
+#[derive(Clone, Copy, Debug)]
+pub struct AskPairs(pub KeyspaceId, pub PartitionId);
+
+impl Message for AskPairs {
+    type Result = Vec<(NodeId, Pair)>;
+}
+
+/// Tells anti-entropy to end. Whoever waits for an answer gets none.
+#[derive(Clone, Copy, Debug)]
+pub struct Stop;
+
+impl Message for Stop {
+    type Result = ();
+}
