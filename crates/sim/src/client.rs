@@ -95,14 +95,7 @@ pub fn key(number: u64) -> Key {
 
 impl Client {
     /// A client that does `left` operations.
-    pub fn new(
-        number: u64,
-        mix: Mix,
-        habits: Habits,
-        keys: u64,
-        left: u32,
-        rng: Rng,
-    ) -> Self {
+    pub fn new(number: u64, mix: Mix, habits: Habits, keys: u64, left: u32, rng: Rng) -> Self {
         Self {
             rng,
             number,

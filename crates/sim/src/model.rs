@@ -78,6 +78,8 @@ struct Issued {
 pub struct Holders {
     /// The key's own replicas.
     pub replicas: BTreeMap<NodeId, Datacenter>,
+    /// Those of them that had it while nobody had what has replaced it: a later write meets it there.
+    pub met: BTreeMap<NodeId, Datacenter>,
     /// Nodes that keep a hint of it for one of them, and are none.
     pub stand_ins: BTreeMap<NodeId, Datacenter>,
 }
@@ -94,8 +96,8 @@ impl Holders {
 #[derive(Debug, Default)]
 pub struct Model {
     writes: BTreeMap<WriteId, Written>,
-    /// Which write each dot of a key was issued for.
-    dots: BTreeMap<(DataKey, Dot), WriteId>,
+    /// Which write each dot of a key was issued for, and when it was first durable.
+    dots: BTreeMap<(DataKey, Dot), (WriteId, Moment)>,
     by_key: BTreeMap<DataKey, BTreeSet<WriteId>>,
     forgotten: Forgotten,
     violations: Vec<Violation>,
@@ -137,7 +139,7 @@ impl Model {
     /// A version has become durable on a node.
     pub fn durable(&mut self, node: &NodeId, key: &DataKey, version: &Version, at: Moment) {
         let id = version.write_id;
-        let known = self.dots.entry((key.clone(), version.dot)).or_insert(id);
+        let (known, _) = self.dots.entry((key.clone(), version.dot)).or_insert((id, at));
         if *known != id {
             let what = format!("{node} holds {:?} for {id:?}, issued for {known:?}", version.dot);
             return self.report("a dot is issued once", at, what);
@@ -176,15 +178,14 @@ impl Model {
         context: &Context,
         at: Moment,
     ) {
-        let is_strong = strength.is_met_by(&holders.replicas);
+        let is_strong = strength.is_met_by(&holders.met);
         let is_met = match quorum {
-            QuorumKind::Strict => is_strong,
+            QuorumKind::Strict => strength.is_met_by(&holders.replicas),
             QuorumKind::Sloppy => strength.is_met_by(&holders.all()),
         };
         if !is_met {
-            let what = format!(
-                "{id:?} acknowledged as {quorum:?} {strength:?} while {holders:?} hold it"
-            );
+            let what =
+                format!("{id:?} acknowledged as {quorum:?} {strength:?} while {holders:?} hold it");
             self.report("A: acknowledged means durable on W", at, what);
         }
         if let Some(write) = self.writes.get_mut(&id) {
@@ -210,6 +211,20 @@ impl Model {
                 let first = write.issued.values().map(|issued| issued.time).min();
                 first.is_some_and(|first| !held.is_empty() && held.latest() >= first)
             }
+        }
+    }
+
+    /// The same, but under last-write-wins not by a version that was there before the write was sent, and wins
+    /// over it by the time of a clock that is ahead.
+    pub fn is_met_in(&self, id: WriteId, key: &DataKey, held: &Versions) -> bool {
+        let Some(write) = self.writes.get(&id) else { return false };
+        let is_later = |version: &Version| {
+            let known = self.dots.get(&(key.clone(), version.dot));
+            known.is_some_and(|(of, since)| *of == id || *since >= write.invoked)
+        };
+        match write.rule {
+            ConflictRule::Siblings => self.is_in(id, held),
+            ConflictRule::Lww => self.is_in(id, held) && held.iter().all(is_later),
         }
     }
 

@@ -71,8 +71,9 @@ struct Running {
     trees: AntiEntropy,
     purger: Purger,
     quarantine: Quarantine,
-    /// Since when the quarantine is on, and which pairs of trees and nodes it has been told of.
-    quarantined: Option<(u64, BTreeSet<(KeyspaceId, PartitionId, NodeId)>)>,
+    /// While a quarantine is on: what was last seen of each pair of a tree and a node, and how often that has
+    /// changed. The second time it is by a comparison that began within the quarantine.
+    steps: Option<BTreeMap<(KeyspaceId, PartitionId, NodeId), (Option<u64>, u32)>>,
     /// Those that have refused to compare because they are in quarantine themselves.
     peers_quarantined: BTreeSet<NodeId>,
     /// Those that it should have and can't open.

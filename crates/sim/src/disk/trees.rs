@@ -93,13 +93,10 @@ impl Disk {
         range: HashRange,
         after: Option<&DataKey>,
     ) -> Vec<(&DataKey, &Versions)> {
-        let in_range =
-            |key: &DataKey| key.keyspace == keyspace && range.contains(key.hash);
+        let in_range = |key: &DataKey| key.keyspace == keyspace && range.contains(key.hash);
         let mut held: Vec<_> = self.kept.data.iter().filter(|(key, _)| in_range(key)).collect();
         held.sort_by_key(|(key, _)| (key.hash, (*key).clone()));
-        held.retain(|(key, _)| {
-            after.is_none_or(|after| (key.hash, *key) > (after.hash, after))
-        });
+        held.retain(|(key, _)| after.is_none_or(|after| (key.hash, *key) > (after.hash, after)));
         held
     }
 }
@@ -122,8 +119,10 @@ impl TreeStore for Disk {
         limit: usize,
     ) -> Result<Entries, TreeError> {
         let held = self.held_in(keyspace, range, after);
-        let entry =
-            |(key, held): &(&DataKey, &Versions)| Entry { key: (*key).clone(), digest: held.digest() };
+        let entry = |(key, held): &(&DataKey, &Versions)| Entry {
+            key: (*key).clone(),
+            digest: held.digest(),
+        };
         let entries = held.iter().take(limit).map(entry).collect();
         Ok(Entries { entries, has_more: held.len() > limit })
     }

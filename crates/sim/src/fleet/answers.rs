@@ -50,6 +50,9 @@ impl Fleet {
             let datacenter = slot.node.member().datacenter.clone();
             if replicas.contains(node) {
                 let has_lost_it = slot.lost_at.is_some_and(|at| at >= invoked);
+                if has_lost_it || self.model.is_met_in(id, key, &disk.read(key)) {
+                    holders.met.insert(node.clone(), datacenter.clone());
+                }
                 if has_lost_it || self.model.is_in(id, &disk.read(key)) {
                     holders.replicas.insert(node.clone(), datacenter);
                 }
@@ -101,7 +104,10 @@ impl Fleet {
             (Request::Write(write), ClientReply::Wrote(answer, holders)) => match answer.result {
                 Ok(written) => {
                     let write = write.clone();
-                    let who = (holders.replicas.keys().collect::<Vec<_>>(), holders.stand_ins.keys().collect::<Vec<_>>());
+                    let who = (
+                        holders.replicas.keys().collect::<Vec<_>>(),
+                        holders.stand_ins.keys().collect::<Vec<_>>(),
+                    );
                     self.history.note(
                         now,
                         format_args!(

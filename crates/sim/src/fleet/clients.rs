@@ -7,9 +7,7 @@ use anello_protocol::{
     consistency::{Consistency, QuorumKind},
     id::KeyspaceName,
     key::{DataKey, Key, KeyHash},
-    message::client::{
-        ContextToken, Get, RequestOptions,
-    },
+    message::client::{ContextToken, Get, RequestOptions},
     version::{ConflictRule, Content},
 };
 
@@ -137,7 +135,12 @@ impl Fleet {
         }
     }
 
-    pub(super) fn context(&mut self, keyspace: &KeyspaceName, key: &Key, token: &ContextToken) -> Context {
+    pub(super) fn context(
+        &mut self,
+        keyspace: &KeyspaceName,
+        key: &Key,
+        token: &ContextToken,
+    ) -> Context {
         match token_decode(&self.data_key(keyspace, key), &token.0) {
             Ok(context) => context,
             Err(error) => {

@@ -139,12 +139,7 @@ impl Shape {
                 ..NodeSettings::default()
             },
             replicas_max: 3,
-            bounds: Bounds {
-                grace: None,
-                loses: false,
-                skews: false,
-                pause_max: SHORT_PAUSE_MAX,
-            },
+            bounds: Bounds { grace: None, loses: false, skews: false, pause_max: SHORT_PAUSE_MAX },
             skewed: vec![false; nodes],
             is_faulty_from_start: false,
             keys: 0,

@@ -156,8 +156,7 @@ impl Fleet {
                 Out::Durable(fresh) => self.durable(node, fresh),
                 Out::Repair(what) => {
                     self.counters.repairs += 1;
-                    self.last_repair =
-                        Some((self.schedule.now(), format!("by n{node}: {what}")));
+                    self.last_repair = Some((self.schedule.now(), format!("by n{node}: {what}")));
                 }
                 Out::Quarantined(is_on) => self.counters.quarantines += u64::from(is_on),
                 Out::Agreed(state) => {

@@ -3,10 +3,7 @@
 //!
 //! A version is known by its dot, so what a client writes anew, be it the same write, is another.
 
-use std::{
-    collections::BTreeSet,
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use anello_protocol::{
     causality::Dot,
@@ -118,7 +115,8 @@ impl Model {
     /// What of a key is known to have been issued and is less than this version.
     fn outranked(&self, key: &DataKey, version: &Version) -> Vec<Dot> {
         let issued = self.writes_of(key).flat_map(|(_, write)| &write.issued);
-        let less = issued.filter(|(dot, issued)| (issued.time, **dot) < (version.time, version.dot));
+        let less =
+            issued.filter(|(dot, issued)| (issued.time, **dot) < (version.time, version.dot));
         less.map(|(dot, _)| *dot).collect()
     }
 }

@@ -136,7 +136,9 @@ impl Model {
             let overtaken = match &shown.fate {
                 // The one shown was done before this one began, so this one is the later. Of one that
                 // was issued twice, by a retry, the second time may have been after.
-                Fate::Acknowledged { at, strength: of_shown, is_strong: shown_is_strong, .. } => {
+                Fate::Acknowledged {
+                    at, strength: of_shown, is_strong: shown_is_strong, ..
+                } => {
                     let meet = *is_strong && *shown_is_strong && of_shown.overlaps(strength);
                     *at < write.invoked && meet && shown.issued.len() == 1
                 }

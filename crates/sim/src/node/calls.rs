@@ -134,11 +134,7 @@ pub(super) fn not_before(now: Now, wake: Moment) -> Moment {
 }
 
 /// What an answer, or that there is none, is for the machine that asked.
-fn outcome_for(
-    caller: Caller,
-    from: NodeId,
-    outcome: Result<AnswerFrame, CallFailure>,
-) -> Inner {
+fn outcome_for(caller: Caller, from: NodeId, outcome: Result<AnswerFrame, CallFailure>) -> Inner {
     match caller {
         Caller::Coordinator(call) => {
             let outcome = outcome.and_then(|answer| match answer {

@@ -17,12 +17,10 @@ impl Node {
         out: &mut Vec<Out>,
     ) {
         let Some(running) = &mut self.running else { return };
-        if std::env::var("DBG").is_ok() { eprintln!("{} {:?} <- {:?}", now.moment.0, self.config.member.id, input); }
         running.trees.handle(now, input);
         loop {
             let Some(running) = &mut self.running else { return };
             let Some(effect) = running.trees.next_effect() else { break };
-            if std::env::var("DBG").is_ok() { eprintln!("{} {:?} {:?}", now.moment.0, self.config.member.id, effect); }
             match effect {
                 Effect::Send { ticket, to, message, deadline } => {
                     let is_own = to == *self.id();

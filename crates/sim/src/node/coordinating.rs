@@ -37,9 +37,7 @@ impl Node {
             match effect {
                 CoordinatorEffect::Send { call, to, message, deadline, .. } => {
                     queue.extend(match self.question_of(call, message, out) {
-                        Ok(ask) => {
-                            self.ask(now, Caller::Coordinator(call), to, ask, deadline, out)
-                        }
+                        Ok(ask) => self.ask(now, Caller::Coordinator(call), to, ask, deadline, out),
                         Err(inner) => inner,
                     });
                 }

@@ -58,7 +58,9 @@ impl Node {
                     queue.push_back(Inner::Hints(HintInput::Thaw));
                 }
                 GossipEffect::Answer { token, result } => out.push(Out::Altered(token, result)),
-                GossipEffect::WakeAt(at) => out.push(Out::At(at, NodeInput::Alarm(Machine::Gossip))),
+                GossipEffect::WakeAt(at) => {
+                    out.push(Out::At(at, NodeInput::Alarm(Machine::Gossip)))
+                }
                 GossipEffect::Event(event) => self.event(event, queue, out),
                 GossipEffect::Note(line) => out.push(Out::Note(format!("{}: {line}", self.id()))),
             }
@@ -111,7 +113,10 @@ impl Node {
                     },
                     {
                         let (node, reachable) = to();
-                        Inner::Quarantine(quarantine::Input::ReachabilityChanged { node, reachable })
+                        Inner::Quarantine(quarantine::Input::ReachabilityChanged {
+                            node,
+                            reachable,
+                        })
                     },
                 ]);
             }

@@ -1,8 +1,6 @@
 //! What arrives from other nodes, and which machine of this one each question is for.
 
-use anello_antientropy::{
-    Input as TreeInput, Question as TreeQuestion, Token as TreeToken,
-};
+use anello_antientropy::{Input as TreeInput, Question as TreeQuestion, Token as TreeToken};
 use anello_gossip::Input as GossipInput;
 use anello_protocol::{id::NodeId, key::DataKey, message::replica::Refusal};
 use anello_replica::{

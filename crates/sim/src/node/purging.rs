@@ -1,6 +1,6 @@
 //! The node's purger and its quarantine, and what they want done.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use anello_antientropy::{
     Input as TreeInput,
@@ -67,7 +67,7 @@ impl Node {
                 quarantine::Effect::Save(alive) => self.disk.push(DiskWrite::Alive(alive)),
                 quarantine::Effect::Quarantine(is_on) => {
                     let partitions: BTreeSet<_> = running.replicas.keys().copied().collect();
-                    running.quarantined = is_on.then(|| (now.wall_ms, BTreeSet::new()));
+                    running.steps = is_on.then(BTreeMap::new);
                     for partition in &partitions {
                         let input = ReplicaInput::Quarantined(is_on);
                         queue.push_back(Inner::Replica(*partition, input));
@@ -92,18 +92,19 @@ impl Node {
         for peer in std::mem::take(&mut running.peers_quarantined) {
             queue.push_back(Inner::Quarantine(quarantine::Input::PeerQuarantined(peer)));
         }
-        let (Some((since_ms, told)), Some(view)) = (&mut running.quarantined, &running.view) else {
-            return;
-        };
+        let (Some(steps), Some(view)) = (&mut running.steps, &running.view) else { return };
         for (_, keyspace) in view.keyspaces() {
             for partition in view.ring().vnodes_of(&self.config.member.id, &keyspace.replication) {
                 for place in &view.placement_of(keyspace, partition).replicas {
                     let pair = running.trees.pair(keyspace.id, partition, &place.id);
-                    let is_in_step = pair
-                        .and_then(|pair| pair.caught_up_ms)
-                        .is_some_and(|at_ms| at_ms > *since_ms);
+                    let caught_up_ms = pair.and_then(|pair| pair.caught_up_ms);
                     let step = (keyspace.id, partition, place.id.clone());
-                    if is_in_step && told.insert(step) {
+                    let (seen_ms, changes) = steps.entry(step).or_insert((caught_up_ms, 0));
+                    if std::mem::replace(seen_ms, caught_up_ms) != caught_up_ms {
+                        *changes += 1;
+                        if *changes < 2 {
+                            continue;
+                        }
                         let peer = place.id.clone();
                         let keyspace = keyspace.id;
                         let input = quarantine::Input::InStep { keyspace, partition, peer };

@@ -41,7 +41,7 @@ impl Node {
             trees,
             purger,
             quarantine,
-            quarantined: None,
+            steps: None,
             peers_quarantined: BTreeSet::new(),
             missing: BTreeSet::new(),
             view: None,
