@@ -42,7 +42,7 @@ fn t6_t10_forgetting_under_load() {
     holds(Mix::Any, FaultMix::Forgetting);
     let settings = |seed| Settings { faults: FaultMix::Forgetting, ..Settings::of(seed) };
     let purges: u64 = (1_000..1_006).map(|seed| run(settings(seed)).counters.purges).sum();
-    assert!(purges > 20, "{purges} keys were forgotten");
+    assert!(purges > 10, "{purges} keys were forgotten");
 }
 
 /// T9, Cassandra: replicas are away for longer than the grace, and come back with what was deleted.
