@@ -19,8 +19,8 @@ export RUSTFLAGS ?= -C link-arg=-fuse-ld=mold
 export CARGO_TERM_COLOR ?= auto
 
 # What the build needs beyond Rust and a C toolchain: a compiler cache, a fast linker, and libclang for
-# RocksDB's bindings. The README's examples and the bench use curl and jq.
-PACKAGES := ccache mold libclang-dev curl jq
+# RocksDB's bindings. The README's examples and the bench use curl and jq; the fault tests lay links with ip.
+PACKAGES := ccache mold libclang-dev curl jq iproute2
 DENY_VERSION := 0.20.2
 FLEET ?= deploy/fleets/two-dc.toml
 

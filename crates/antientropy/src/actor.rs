@@ -15,12 +15,14 @@ use std::{
 };
 
 use actix::{
-    Actor, ActorContext, AsyncContext, Context, Handler, MessageResult, SpawnHandle, StreamHandler,
+    Actor, ActorContext, AsyncContext, Context, Handler, MessageResult, Recipient, SpawnHandle,
+    StreamHandler,
 };
 use anello_protocol::{
     id::{NodeId, PartitionId},
     message::{
         self,
+        admin::{RepairStarted, StartRepair},
         hint::MarkForRepair,
         repair::{CompareKeys, CompareRanges, CompareRoots, KeysDiffer},
         replica::Refusal,
@@ -37,6 +39,7 @@ use crate::{
     desk::AntiEntropyConfig,
     events::{Effect, Incoming, Input, Outgoing, Question, Reply, Report, Ticket, Token},
     machine::AntiEntropy,
+    quarantine::{InStep, PeerQuarantined},
     rounds::Progress,
     schedule::Pair,
     store::TreeStore,
@@ -59,16 +62,22 @@ pub struct MerkleParts {
     pub vnodes: VnodeRefs,
     /// How to reach the others.
     pub others: Box<dyn Fn(&NodeId) -> NodeRefs + Send>,
+    /// The node's quarantine.
+    pub in_step: Recipient<InStep>,
+    /// The node's quarantine.
+    pub peer_quarantined: Recipient<PeerQuarantined>,
 }
 
 /// The actor of anti-entropy. Answers [`CompareRoots`], [`CompareRanges`], [`CompareKeys`] and
-/// [`MarkForRepair`] for others, and the messages below for its own node.
+/// [`MarkForRepair`] for others, [`StartRepair`] for operators, and the messages below for its own node.
 pub struct MerkleActor {
     anti_entropy: AntiEntropy,
     node: NodeId,
     store: Arc<dyn TreeStore>,
     vnodes: VnodeRefs,
     others: Box<dyn Fn(&NodeId) -> NodeRefs + Send>,
+    in_step: Recipient<InStep>,
+    peer_quarantined: Recipient<PeerQuarantined>,
     known: HashMap<NodeId, NodeRefs>,
     begin: Instant,
     next_token: u64,
@@ -90,13 +99,16 @@ enum Waiting {
 impl MerkleActor {
     /// An actor that has not been told of any cluster yet.
     pub fn new(parts: MerkleParts) -> Self {
-        let MerkleParts { node, config, seed, store, vnodes, others } = parts;
+        let MerkleParts { node, config, seed, store, vnodes, others, in_step, peer_quarantined } =
+            parts;
         Self {
             anti_entropy: AntiEntropy::new(node.clone(), config, seed),
             node,
             store,
             vnodes,
             others,
+            in_step,
+            peer_quarantined,
             known: HashMap::new(),
             begin: Instant::now(),
             next_token: 0,
@@ -148,6 +160,12 @@ impl MerkleActor {
                 Effect::Look(ticket, what) => self.calls.look(ticket, self.store.clone(), what),
                 Effect::Reply(token, reply) => self.reply(token, reply),
                 Effect::Report(report) => log(&report),
+                Effect::InStep { keyspace, partition, peer } => {
+                    self.in_step.do_send(InStep { keyspace, partition, peer });
+                }
+                Effect::PeerQuarantined(peer) => {
+                    self.peer_quarantined.do_send(PeerQuarantined(peer))
+                }
             }
         }
         self.set_timer(context);
@@ -305,6 +323,16 @@ impl Handler<Call<MarkForRepair>> for MerkleActor {
     }
 }
 
+impl Handler<Call<StartRepair>> for MerkleActor {
+    type Result = ();
+
+    fn handle(&mut self, call: Call<StartRepair>, context: &mut Self::Context) {
+        let token = self.token();
+        self.turn(context, Input::Start(token));
+        call.reply.send(RepairStarted { round: self.started });
+    }
+}
+
 impl Handler<Tell> for MerkleActor {
     type Result = ();
 
@@ -338,8 +366,8 @@ impl Handler<StartRound> for MerkleActor {
 impl Handler<AskProgress> for MerkleActor {
     type Result = Option<Progress>;
 
-    fn handle(&mut self, AskProgress(round): AskProgress, _: &mut Self::Context) -> Self::Result {
-        self.anti_entropy.progress(round)
+    fn handle(&mut self, _: AskProgress, _: &mut Self::Context) -> Self::Result {
+        self.anti_entropy.progress(self.started)
     }
 }
 

@@ -191,6 +191,25 @@ impl Desk {
         self.effects.push_back(Effect::Reply(token, reply));
     }
 
+    /// A tree is in step with that of a node, which matters to a quarantine that is on.
+    pub(crate) fn in_step(
+        &mut self,
+        (keyspace, partition): (KeyspaceId, PartitionId),
+        peer: &NodeId,
+    ) {
+        if self.quarantined.contains(&partition) {
+            let peer = peer.clone();
+            self.effects.push_back(Effect::InStep { keyspace, partition, peer });
+        }
+    }
+
+    /// A node shows nothing to anybody, which matters to a quarantine that is on.
+    pub(crate) fn peer_quarantined(&mut self, peer: &NodeId) {
+        if !self.quarantined.is_empty() {
+            self.effects.push_back(Effect::PeerQuarantined(peer.clone()));
+        }
+    }
+
     pub(crate) fn report(&mut self, report: Report) {
         self.effects.push_back(Effect::Report(report));
     }

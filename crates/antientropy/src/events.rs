@@ -135,6 +135,17 @@ pub enum Effect {
     Reply(Token, Reply),
     /// Tell people.
     Report(Report),
+    /// Tell the node's quarantine, which is on, that a partition is in step with a node that serves.
+    InStep {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+        /// The partition.
+        partition: PartitionId,
+        /// The other node.
+        peer: NodeId,
+    },
+    /// Tell the node's quarantine, which is on, that another node is quarantined too.
+    PeerQuarantined(NodeId),
 }
 
 /// What happens to anti-entropy.

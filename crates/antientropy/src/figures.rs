@@ -13,6 +13,8 @@ pub struct Figures {
     pub last_round_ms: Option<u64>,
     /// How many rounds were completed since the start.
     pub rounds: u64,
+    /// The number of the last round of which it, and all before it, are complete.
+    pub complete_up_to: u64,
     /// How many partitions this node holds.
     pub partitions_held: u64,
     /// How many of them were in step with all replicas that can be reached, in all keyspaces, when they
@@ -66,6 +68,7 @@ impl AntiEntropy {
         Figures {
             last_round_ms: schedule.rounds.last_ms,
             rounds: schedule.rounds.completed,
+            complete_up_to: schedule.rounds.complete_up_to(),
             partitions_held: held.len() as u64,
             partitions_in_sync: held.difference(&out_of_step).count() as u64,
             pairs_unverified: unverified,

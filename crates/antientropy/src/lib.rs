@@ -8,6 +8,7 @@ pub mod actor;
 mod answering;
 mod budget;
 mod calls;
+mod clock;
 mod desk;
 mod events;
 mod exchange;

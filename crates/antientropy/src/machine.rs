@@ -74,10 +74,27 @@ impl AntiEntropy {
                 self.schedule.reachability_changed(&mut self.desk, &node, reachable);
                 self.drop_unwanted();
             }
-            Input::Quarantined(partitions) => self.desk.quarantined = partitions,
+            Input::Quarantined(partitions) => self.quarantined(partitions),
             Input::Pressure(pressure) => self.desk.budget.press(now.moment, pressure),
         }
         self.advance();
+    }
+
+    /// What was found before a quarantine began says nothing of what is so within it: all begins anew.
+    fn quarantined(&mut self, partitions: BTreeSet<PartitionId>) {
+        let begins = self.desk.quarantined.is_empty() && !partitions.is_empty();
+        self.desk.quarantined = partitions;
+        if !begins {
+            return;
+        }
+        let peers = self.schedule.peers.iter().filter(|(_, peer)| peer.is_reachable);
+        let reachable: Vec<NodeId> = peers.map(|(id, _)| id.clone()).collect();
+        for is_reachable in [false, true] {
+            for peer in &reachable {
+                self.schedule.reachability_changed(&mut self.desk, peer, is_reachable);
+            }
+            self.drop_unwanted();
+        }
     }
 
     /// The next thing to do, in order.
@@ -196,6 +213,7 @@ impl AntiEntropy {
             } else {
                 let now = Some(wall_ms);
                 *pair = Pair { in_step_ms: now, caught_up_ms: now, differs: false };
+                self.desk.in_step(tree, peer);
             }
         }
     }
@@ -243,10 +261,13 @@ impl AntiEntropy {
         let wall_ms = self.desk.now.wall_ms;
         let Some(pair) = self.schedule.pair(&peer, tree) else { return };
         match outcome {
-            Some(Outcome::InStep) if is_one_way => pair.caught_up_ms = Some(wall_ms),
             Some(Outcome::InStep) => {
                 let now = Some(wall_ms);
-                *pair = Pair { in_step_ms: now, caught_up_ms: now, differs: false };
+                *pair = match is_one_way {
+                    true => Pair { caught_up_ms: now, ..*pair },
+                    false => Pair { in_step_ms: now, caught_up_ms: now, differs: false },
+                };
+                self.desk.in_step(tree, &peer);
             }
             Some(Outcome::Unsettled) => pair.differs = true,
             Some(Outcome::Unresolved) => {

@@ -39,7 +39,6 @@
 
 mod actor;
 mod batch;
-mod clock;
 mod config;
 mod events;
 mod figures;

@@ -8,7 +8,7 @@
 //!
 //! A node is quarantined
 //! - at its start, if it was last alive longer ago than the smallest grace of the keyspaces that it holds
-//!   parts of, or if its store was put back from a copy;
+//!   parts of, if its store was put back from a copy, or if it has lost its store;
 //! - when it notices that it stood still for that long;
 //! - when it meets another member again after that long without any. Not before: to cut off the only node
 //!   that is left would cost its clients everything and protect nobody.
@@ -16,7 +16,7 @@
 //! It is over once every partition that it holds is back in step with at least one replica of each
 //! datacenter that has others, a replica that serves; and at once where there is no other replica. A store
 //! that was put back from a copy, or lost, has forgotten what this node acknowledged: then it takes every other
-//! replica, because those that have the rest of a write's quorum may be any of them.
+//! replica, because those that have the rest of a write's quorum may be any of them (CASSANDRA-2434).
 //!
 //! Where all of a datacenter's other replicas are quarantined too, and can be reached, none of them is waited
 //! for: after the whole cluster was off they would wait for each other for ever. That is safe by the same
@@ -29,6 +29,7 @@
 //! be told of an agreed state, and its effects be carried out, before the vnodes are told of that state:
 //! until then they serve nobody anyway.
 
+mod actor;
 mod verdict;
 
 #[cfg(test)]
@@ -48,6 +49,10 @@ use anello_protocol::{
 };
 use anello_ring::view::View;
 
+pub use actor::{
+    AskReason, ClusterChanged, InStep, Lost, PeerQuarantined, QuarantineActor, QuarantineParts,
+    ReachabilityChanged, Stop,
+};
 pub use verdict::{Lone, Others, Verdict, verdict};
 
 /// How often is saved that the node is alive, and looked whether it stood still.
@@ -76,6 +81,8 @@ pub enum Input {
         /// Whether it answers.
         reachable: bool,
     },
+    /// What the node held is gone: its disk was lost, or what was on it can't be read.
+    Lost,
     /// A comparison with a replica that serves, which began after [`Effect::Quarantine`], has ended: all
     /// that it holds of the partition is held here too, and of what only this node holds nothing is left
     /// of which the [`verdict`] is [`Verdict::Keep`]. An empty partition counts as well.
@@ -110,6 +117,7 @@ enum Cause {
     StoodStill { away: Duration, grace: Duration },
     CutOff { away: Duration, grace: Duration },
     Restored,
+    Lost,
 }
 
 /// A partition in a keyspace.
@@ -176,6 +184,10 @@ impl Quarantine {
             Input::ClusterChanged(view) => self.cluster_changed(view),
             Input::ReachabilityChanged { node, reachable } => {
                 self.reachability(now, node, reachable)
+            }
+            Input::Lost => {
+                self.begun_with = None;
+                self.begin(Cause::Lost);
             }
             Input::InStep { keyspace, partition, peer } => {
                 if let Some(watch) = &mut self.watch {
@@ -307,8 +319,9 @@ impl Quarantine {
     }
 
     fn begin(&mut self, cause: Cause) {
-        if self.watch.is_some() {
-            return;
+        match &self.watch {
+            Some(watch) if watch.cause == Cause::Lost || cause != Cause::Lost => return,
+            _ => {}
         }
         let (in_step, quarantined) = (BTreeSet::new(), BTreeMap::new());
         self.watch = Some(Watch { cause, in_step, quarantined, left: BTreeMap::new(), held: 0 });
@@ -345,7 +358,7 @@ impl Quarantine {
             let mut left: BTreeSet<_> = others().map(|replica| &replica.datacenter).collect();
             left.retain(|datacenter| {
                 let mut here = others().filter(|replica| replica.datacenter == **datacenter);
-                let has_forgotten = watch.cause == Cause::Restored;
+                let has_forgotten = watch.cause.has_forgotten();
                 let patience = if has_forgotten { PATIENCE } else { Duration::ZERO };
                 let is_in_step = |it: &Replica| watch.in_step.contains(&(*place, it.id.clone()));
                 let is_quarantined = |it: &Replica| {
@@ -387,10 +400,21 @@ impl Quarantine {
     }
 }
 
+impl Cause {
+    /// Whether the node may have acknowledged what it doesn't hold any more.
+    fn has_forgotten(self) -> bool {
+        match self {
+            Cause::Restored | Cause::Lost => true,
+            Cause::Away { .. } | Cause::StoodStill { .. } | Cause::CutOff { .. } => false,
+        }
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (did, away, grace) = match self {
             Cause::Restored => return f.write_str("its store was put back from a copy"),
+            Cause::Lost => return f.write_str("it has lost what it stored"),
             Cause::Away { away, grace } => ("away", away, grace),
             Cause::StoodStill { away, grace } => ("stood still", away, grace),
             Cause::CutOff { away, grace } => ("cut off", away, grace),

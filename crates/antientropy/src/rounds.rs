@@ -100,6 +100,11 @@ impl Rounds {
         })
     }
 
+    /// The last one of which it, and all before it, are complete.
+    pub(crate) fn complete_up_to(&self) -> u64 {
+        self.active.first_key_value().map_or(self.begun, |(first, _)| first - 1)
+    }
+
     fn add(&mut self) -> u64 {
         self.begun += 1;
         self.active.insert(self.begun, Round::default());

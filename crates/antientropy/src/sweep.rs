@@ -8,7 +8,10 @@ use std::{
 
 use anello_protocol::{
     id::{KeyspaceId, NodeId, PartitionId},
-    message::repair::{CompareRoots, MAX_ROOTS},
+    message::{
+        repair::{CompareRoots, MAX_ROOTS},
+        replica::Refusal,
+    },
     time::Moment,
 };
 
@@ -144,6 +147,9 @@ impl Sweep {
     }
 
     fn failed(&mut self, desk: &mut Desk, failure: &Failure) {
+        if let Failure::Refused(Refusal::Quarantined) = failure {
+            desk.peer_quarantined(&self.peer);
+        }
         self.failures += 1;
         if failure.is_final() || self.failures > FAILURES_MAX {
             self.ended = Some(false);

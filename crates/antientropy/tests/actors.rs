@@ -12,6 +12,7 @@ use actix::{Actor, Addr, System};
 use anello_antientropy::{
     AntiEntropyConfig, MerkleActor, MerkleParts,
     actor::{AskFigures, AskPairs, AskProgress, NodeRefs, StartRound, Stop, Tell, VnodeRefs},
+    quarantine::{QuarantineActor, QuarantineParts},
     store::{MemoryTreeStore, TreeStore},
 };
 use anello_protocol::{
@@ -78,6 +79,15 @@ impl Fleet {
             .map(|id| {
                 let store = Arc::new(MemoryTreeStore::new(PARTITIONS));
                 let (me, others) = (node(id), routers.clone());
+                // No node is quarantined here, so it is told nothing.
+                let quarantine = QuarantineActor::new(QuarantineParts {
+                    node: me.clone(),
+                    last: None,
+                    was_restored: false,
+                    save: Box::new(|_| ()),
+                    tell: Box::new(|_| ()),
+                });
+                let quarantine = quarantine.start();
                 let actor = MerkleActor::new(MerkleParts {
                     node: me.clone(),
                     config: AntiEntropyConfig::default(),
@@ -88,6 +98,8 @@ impl Fleet {
                         let routers = others.get().expect("all are there before one is asked");
                         refs(routers[other].clone(), Caller::Node(me.clone()))
                     }),
+                    in_step: quarantine.clone().recipient(),
+                    peer_quarantined: quarantine.recipient(),
                 });
                 (node(id), Node { store, actor: actor.start() })
             })
@@ -205,10 +217,10 @@ fn a_round_that_an_operator_starts_brings_all_in_step() {
         // Whatever its name: the last one compares with all.
         let last = &fleet.nodes[&node("eu-c")].actor;
         let round = last.send(StartRound).await.expect("it lives");
-        let mut progress = last.send(AskProgress(round)).await.expect("it lives").expect("begun");
+        let mut progress = last.send(AskProgress).await.expect("it lives").expect("begun");
         while !progress.is_complete {
             tokio::time::sleep(Duration::from_millis(10)).await;
-            progress = last.send(AskProgress(round)).await.expect("it lives").expect("begun");
+            progress = last.send(AskProgress).await.expect("it lives").expect("begun");
         }
         let figures = last.send(AskFigures).await.expect("it lives");
         assert_eq!((figures.partitions_in_sync, figures.rounds), (4, 1), "{figures:?}");

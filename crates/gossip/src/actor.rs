@@ -74,6 +74,14 @@ pub struct GossipActor {
     owned: (Epoch, BTreeMap<NodeId, u32>),
 }
 
+/// Says why what the node holds must be shown to nobody, if it must not.
+#[derive(Clone, Debug)]
+pub struct Unfit(pub Option<String>);
+
+impl Message for Unfit {
+    type Result = ();
+}
+
 /// The node shuts down: tells its peers, and answers once they have heard it or half a second is over.
 #[derive(Clone, Copy, Debug)]
 pub struct Depart;
@@ -219,6 +227,9 @@ impl GossipActor {
             MembershipEvent::NotReady(reason) => tracing::info!("not ready: {reason}"),
             MembershipEvent::Refused(reason) => tracing::error!("refused: {reason}"),
             MembershipEvent::Ready => tracing::info!("ready"),
+            MembershipEvent::LostDisk => {
+                tracing::warn!("back in the cluster without what was on its disk");
+            }
             MembershipEvent::Reachability { .. } => {}
         }
         (self.on_event)(event);
@@ -324,6 +335,14 @@ impl Handler<Call<AlterKeyspace>> for GossipActor {
         let token = self.tokens_given;
         self.waiting.insert(token, call.reply);
         self.input(Input::Alter { token, request: call.message }, context);
+    }
+}
+
+impl Handler<Unfit> for GossipActor {
+    type Result = ();
+
+    fn handle(&mut self, Unfit(reason): Unfit, context: &mut Context<Self>) {
+        self.input(Input::Unfit(reason), context);
     }
 }
 

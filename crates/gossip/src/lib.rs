@@ -20,7 +20,7 @@ pub mod membership;
 mod outbox;
 mod record;
 
-pub use actor::{Depart, GossipActor, HoldingDone, Holdings};
+pub use actor::{Depart, GossipActor, HoldingDone, Holdings, Unfit};
 pub use config::{MembershipConfig, Timing};
 pub use detector::DetectorConfig;
 pub use membership::{Effect, Input, Membership, MembershipEvent, Ticket, To, Unserviceable};

@@ -145,6 +145,7 @@ impl Membership {
     fn take(&mut self, input: Input) {
         match (input, &self.phase) {
             (Input::Alter { token, request }, _) => self.alter(token, request),
+            (Input::Unfit(reason), _) => self.readiness.unfit = reason,
             (_, Phase::Refused(_) | Phase::Departed) => {}
             (Input::Started, Phase::Created) => self.start(),
             (Input::Saved(ticket), phase) => {

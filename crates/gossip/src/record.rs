@@ -81,3 +81,54 @@ impl MembershipStore for MemoryMembershipStore {
         done(Ok(()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use anello_protocol::{
+        cluster::{ClusterState, Member, MemberState},
+        id::{ClusterName, Datacenter, NodeId, Rack},
+    };
+
+    use super::*;
+
+    fn member(id: &str) -> Member {
+        Member {
+            id: NodeId::new(id).expect("a good name"),
+            datacenter: Datacenter::new("eu").expect("a good name"),
+            rack: Rack::new("r").expect("a good name"),
+            weight: 1.0,
+            quic: "127.0.0.1:1".into(),
+            http: String::new(),
+            state: MemberState::Up,
+        }
+    }
+
+    fn record(members: &[&str]) -> Record {
+        let name = ClusterName::new("test").expect("a good name");
+        let mut state = ClusterState::founded(name, 8, member("a"));
+        state.members = members.iter().map(|id| (member(id).id, member(id))).collect();
+        let acceptor = Acceptor::new(state.epoch.next(), Memory::Whole);
+        let decree = Some(Decree { origin: 7, state, admitted: BTreeMap::new() });
+        Record { birth: 3, generation: 5, decree, acceptor }
+    }
+
+    #[test]
+    fn without_its_votes_a_member_recalls_them_and_is_still_a_member() {
+        for (members, recalls) in [(&["a", "b"][..], true), (&["a"], false)] {
+            let before = record(members);
+            let after = forget_votes(&before.encode()).expect("it is readable");
+            let after = Record::decode(&after).expect("it is readable");
+            assert_eq!(after.acceptor.must_recall(), recalls, "{members:?}");
+            assert_eq!(after.acceptor.epoch(), before.acceptor.epoch());
+            assert_eq!((after.decree, after.birth), (before.decree, before.birth));
+        }
+    }
+
+    #[test]
+    fn of_what_names_no_cluster_nothing_is_left() {
+        assert_eq!(forget_votes(&Record::new(3).encode()), None);
+        assert_eq!(forget_votes(b"\x01damaged"), None);
+    }
+}

@@ -10,7 +10,6 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    thread,
 };
 
 use actix::{Actor, Addr};
@@ -20,22 +19,21 @@ use anello_protocol::{
     message::Message,
 };
 use anello_replica::{
-    coordinator::{self, CoordinatorActor, CoordinatorConfig, CoordinatorParts, NodeRefs, Vnodes},
+    coordinator::{
+        self, CoordinatorActor, CoordinatorConfig, CoordinatorParts, NodeRefs, OwnHints, Vnodes,
+    },
     replica::{self, ReplicaActor, ReplicaConfig, ReplicaParts},
     store::Store,
 };
 use anello_ring::view::View;
 use anello_transport::{ActorRef, Identity, Peers, PeersConfig};
 use rustls::ServerConfig;
-use tokio::{
-    runtime::Handle,
-    sync::{mpsc, oneshot},
-    time::{Instant, timeout_at},
-};
+use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
     node::StartError,
     routes::{CoordinatorRefs, Routes, VnodeRefs, arbiter_of},
+    thread::{Crew, OrderedThread},
 };
 
 /// What all arbiters of a node are made with.
@@ -55,6 +53,8 @@ pub(crate) struct ArbiterParts {
 pub(crate) enum Order {
     /// Make the vnodes of the arbiter's share of these, where they are not there yet.
     Hold(Arc<BTreeSet<PartitionId>>, oneshot::Sender<()>),
+    /// Say why the node must serve nothing under this view, if it must not.
+    Judge(Arc<View>, oneshot::Sender<Option<String>>),
     /// Act under this view.
     Act(Arc<View>),
     /// A node can or can't be reached.
@@ -63,8 +63,14 @@ pub(crate) enum Order {
     Freeze(oneshot::Sender<()>),
     /// Take data writes again.
     Thaw,
+    /// What the node held is gone.
+    Lost,
+    /// Whether what the vnodes hold must be shown to nobody.
+    Quarantine(bool),
     /// Serve HTTP.
     Serve(Box<Serving>, oneshot::Sender<io::Result<()>>),
+    /// Count the requests that wait at the vnodes: all of them, and the most at one.
+    CountWaiting(oneshot::Sender<(u64, u64)>),
     /// Take no more HTTP requests, and answer once those under way have ended.
     Drain(oneshot::Sender<()>),
     /// End.
@@ -77,80 +83,35 @@ pub(crate) struct Serving {
     pub(crate) tls: Option<Arc<ServerConfig>>,
 }
 
-/// An arbiter as the control thread holds it. Dropping it stops it, and waits for that.
+/// An arbiter as the control thread holds it.
 pub(crate) struct Arbiter {
+    pub(crate) thread: OrderedThread,
+    pub(crate) refs: ArbiterRefs,
+}
+
+/// What the control thread knows of what lives on an arbiter.
+pub(crate) struct ArbiterRefs {
     pub(crate) runtime: Handle,
     pub(crate) peers: Peers,
     pub(crate) coordinator: CoordinatorRefs,
     pub(crate) in_flight: actix::Recipient<coordinator::CountInFlight>,
-    pub(crate) orders: mpsc::UnboundedSender<Order>,
-    /// Closed when all that lived on the thread is gone.
-    ended: oneshot::Receiver<()>,
-    thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Arbiter {
     /// Starts the arbiter of that number.
     pub(crate) async fn start(number: usize, parts: ArbiterParts) -> Result<Self, StartError> {
-        let (orders, mut incoming) = mpsc::unbounded_channel();
-        let (started_in, started) = oneshot::channel();
-        let (ended_in, ended) = oneshot::channel();
-        let name = thread::Builder::new().name(format!("arbiter-{number}"));
-        let run = move || {
-            let _ended: oneshot::Sender<()> = ended_in;
-            actix::System::new().block_on(async move {
-                match Share::start(number, parts) {
-                    Ok(mut share) => {
-                        let in_flight = share.coordinator.clone().recipient();
-                        let parts =
-                            (Handle::current(), share.peers.clone(), share.refs(), in_flight);
-                        // Without anybody who waits, the orders end at once.
-                        let _ = started_in.send(Ok(parts));
-                        while let Some(order) = incoming.recv().await {
-                            if let Order::Stop = order {
-                                break;
-                            }
-                            share.carry_out(order).await;
-                        }
-                        share.end().await;
-                    }
-                    Err(error) => {
-                        let _ = started_in.send(Err(error));
-                    }
-                }
-            });
+        let make = move || {
+            let share = Share::start(number, parts)?;
+            let refs = ArbiterRefs {
+                runtime: Handle::current(),
+                peers: share.peers.clone(),
+                coordinator: share.refs(),
+                in_flight: share.coordinator.clone().recipient(),
+            };
+            Ok((share, refs))
         };
-        let thread = name.spawn(run).map_err(StartError::Runtime)?;
-        let gone = |_| StartError::Broken(format!("arbiter {number} ended"));
-        let (runtime, peers, coordinator, in_flight) =
-            started.await.map_err(gone)?.map_err(StartError::Runtime)?;
-        let thread = Some(thread);
-        Ok(Self { runtime, peers, coordinator, in_flight, orders, ended, thread })
-    }
-
-    /// Tells it something; an arbiter that has ended needs no orders.
-    pub(crate) fn tell(&self, order: Order) {
-        let _ = self.orders.send(order);
-    }
-
-    /// Waits for its end, which it was told to come to; whether that was in time. One that is late is
-    /// left to itself.
-    pub(crate) async fn ended(mut self, deadline: Instant) -> bool {
-        let in_time = timeout_at(deadline, &mut self.ended).await.is_ok();
-        if !in_time {
-            self.thread = None;
-        }
-        in_time
-    }
-}
-
-impl Drop for Arbiter {
-    fn drop(&mut self) {
-        self.tell(Order::Stop);
-        if let Some(thread) = self.thread.take() {
-            // A panic there has been reported where it happened.
-            let _ = thread.join();
-        }
+        let (thread, refs) = OrderedThread::start(format!("arbiter-{number}"), make).await?;
+        Ok(Self { thread, refs })
     }
 }
 
@@ -163,6 +124,7 @@ struct Share {
     vnodes: BTreeMap<PartitionId, Addr<ReplicaActor>>,
     view: Option<Arc<View>>,
     is_frozen: bool,
+    is_quarantined: bool,
     gateway: Option<GatewayHandle>,
 }
 
@@ -175,6 +137,11 @@ impl Share {
         let peers = Peers::new(parts.identity.clone(), config)?;
         let routes = &parts.routes;
         let vnodes = Vnodes { read: routes.read(), store: routes.store(), mint: routes.mint() };
+        let hints = OwnHints {
+            keep: routes.keep_hint(),
+            read: routes.read_hints(),
+            mint: routes.mint_hint(),
+        };
         let others = peers.clone();
         let coordinator = CoordinatorActor::new(CoordinatorParts {
             node: parts.node.clone(),
@@ -183,6 +150,7 @@ impl Share {
             config: CoordinatorConfig::default(),
             seed: rand::random(),
             vnodes,
+            hints,
             others: Box::new(move |node| NodeRefs::peer(&others, node)),
         });
         Ok(Self {
@@ -192,6 +160,7 @@ impl Share {
             vnodes: BTreeMap::new(),
             view: None,
             is_frozen: false,
+            is_quarantined: false,
             gateway: None,
             parts,
         })
@@ -207,51 +176,6 @@ impl Share {
             forward: ActorRef::mailbox(coordinator.clone().recipient()),
             relay: ActorRef::mailbox(coordinator.clone().recipient()),
             acked: ActorRef::mailbox(coordinator.clone().recipient()),
-        }
-    }
-
-    async fn carry_out(&mut self, order: Order) {
-        match order {
-            Order::Hold(partitions, done) => {
-                self.hold(&partitions);
-                let _ = done.send(());
-            }
-            Order::Act(view) => {
-                for vnode in self.vnodes.values() {
-                    vnode.do_send(replica::ClusterChanged(Arc::clone(&view)));
-                }
-                self.coordinator.do_send(coordinator::ClusterChanged(Arc::clone(&view)));
-                self.view = Some(view);
-            }
-            Order::Reachability(node, reachable) => {
-                self.coordinator.do_send(coordinator::ReachabilityChanged { node, reachable });
-            }
-            Order::Freeze(done) => {
-                self.is_frozen = true;
-                self.freeze(done);
-            }
-            Order::Thaw => {
-                self.is_frozen = false;
-                self.vnodes.values().for_each(|vnode| vnode.do_send(replica::Thaw));
-            }
-            Order::Serve(serving, done) => {
-                let Serving { acceptor, tls } = *serving;
-                let started = start_worker(acceptor, self.backend(), tls);
-                drop(done.send(started.map(|gateway| self.gateway = Some(gateway))));
-            }
-            Order::Drain(done) => match self.gateway.take() {
-                Some(gateway) => {
-                    actix::spawn(async move {
-                        gateway.stop().await;
-                        let _ = done.send(());
-                    });
-                }
-                None => {
-                    let _ = done.send(());
-                }
-            },
-            // The one who reads the orders heeds it.
-            Order::Stop => {}
         }
     }
 
@@ -284,6 +208,9 @@ impl Share {
             if let Some(view) = &self.view {
                 vnode.do_send(replica::ClusterChanged(Arc::clone(view)));
             }
+            if self.is_quarantined {
+                vnode.do_send(replica::Quarantine(true));
+            }
             if self.is_frozen {
                 vnode.do_send(replica::Freeze(Box::new(|| ())));
             }
@@ -291,6 +218,7 @@ impl Share {
                 read: ActorRef::mailbox(vnode.clone().recipient()),
                 store: ActorRef::mailbox(vnode.clone().recipient()),
                 mint: ActorRef::mailbox(vnode.clone().recipient()),
+                purge: ActorRef::mailbox(vnode.clone().recipient()),
             };
             made.push((partition, refs));
             self.vnodes.insert(partition, vnode);
@@ -298,6 +226,20 @@ impl Share {
         if !made.is_empty() {
             self.parts.routes.add_vnodes(made);
         }
+    }
+
+    fn count_waiting(&self, done: oneshot::Sender<(u64, u64)>) {
+        let vnodes: Vec<_> = self.vnodes.values().cloned().collect();
+        actix::spawn(async move {
+            let (mut all, mut most) = (0, 0);
+            for vnode in vnodes {
+                // One that has ended has nobody who waits.
+                let waiting = vnode.send(replica::CountWaiting).await.unwrap_or(0) as u64;
+                all += waiting;
+                most = most.max(waiting);
+            }
+            let _ = done.send((all, most));
+        });
     }
 
     /// Freezes every vnode; the last one whose writes have ended answers. None does if it is thawed
@@ -330,6 +272,61 @@ impl Share {
             fetch: routes.fetch(),
             alter: routes.alter(),
             status: routes.status(),
+            repair: routes.repair(),
+        }
+    }
+}
+
+impl Crew for Share {
+    async fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Hold(partitions, done) => {
+                self.hold(&partitions);
+                let _ = done.send(());
+            }
+            Order::Act(view) => {
+                for vnode in self.vnodes.values() {
+                    vnode.do_send(replica::ClusterChanged(Arc::clone(&view)));
+                }
+                self.coordinator.do_send(coordinator::ClusterChanged(Arc::clone(&view)));
+                self.view = Some(view);
+            }
+            Order::Reachability(node, reachable) => {
+                self.coordinator.do_send(coordinator::ReachabilityChanged { node, reachable });
+            }
+            Order::Freeze(done) => {
+                self.is_frozen = true;
+                self.freeze(done);
+            }
+            Order::Thaw => {
+                self.is_frozen = false;
+                self.vnodes.values().for_each(|vnode| vnode.do_send(replica::Thaw));
+            }
+            Order::Quarantine(is_it) => {
+                self.is_quarantined = is_it;
+                self.vnodes.values().for_each(|vnode| vnode.do_send(replica::Quarantine(is_it)));
+            }
+            Order::Serve(serving, done) => {
+                let Serving { acceptor, tls } = *serving;
+                let started = start_worker(acceptor, self.backend(), tls);
+                drop(done.send(started.map(|gateway| self.gateway = Some(gateway))));
+            }
+            Order::CountWaiting(done) => self.count_waiting(done),
+            Order::Drain(done) => match self.gateway.take() {
+                Some(gateway) => {
+                    actix::spawn(async move {
+                        gateway.stop().await;
+                        let _ = done.send(());
+                    });
+                }
+                None => {
+                    let _ = done.send(());
+                }
+            },
+            // Only the steward is asked.
+            Order::Judge(..) => {}
+            // The steward hears of it too, and says what follows; the one who reads the orders heeds the end.
+            Order::Lost | Order::Stop => {}
         }
     }
 

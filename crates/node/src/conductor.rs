@@ -6,11 +6,9 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use anello_gossip::MembershipEvent;
-use anello_protocol::{
-    cluster::ClusterState,
-    id::{NodeId, PartitionId},
-};
+use actix::Addr;
+use anello_gossip::{GossipActor, MembershipEvent, Unfit};
+use anello_protocol::{cluster::ClusterState, id::NodeId};
 use anello_ring::view::View;
 use anello_transport::Peers;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -20,8 +18,10 @@ use crate::{arbiter::Order, readiness::Readiness, rocks::RocksStore, status::Sta
 /// See the head of this file.
 pub(crate) struct Conductor {
     pub(crate) node: NodeId,
-    pub(crate) arbiters: Vec<mpsc::UnboundedSender<Order>>,
-    /// The connections of each arbiter.
+    /// The arbiters and the steward.
+    pub(crate) threads: Vec<mpsc::UnboundedSender<Order>>,
+    pub(crate) steward: mpsc::UnboundedSender<Order>,
+    /// The connections of each.
     pub(crate) peers: Vec<Peers>,
     pub(crate) store: Arc<RocksStore>,
     pub(crate) readiness: Readiness,
@@ -31,17 +31,37 @@ pub(crate) struct Conductor {
     pub(crate) views: watch::Sender<Option<Arc<View>>>,
     /// The other members whose addresses the peers know.
     pub(crate) known: BTreeSet<NodeId>,
+    pub(crate) gossip: Addr<GossipActor>,
+    /// Whether what the node holds must be shown to nobody.
+    pub(crate) is_unfit: bool,
 }
 
 impl Conductor {
     /// Passes events on until membership ends.
-    pub(crate) async fn run(mut self, mut events: mpsc::UnboundedReceiver<MembershipEvent>) {
-        while let Some(event) = events.recv().await {
+    pub(crate) async fn run(
+        mut self,
+        mut events: mpsc::UnboundedReceiver<MembershipEvent>,
+        mut unfit: mpsc::UnboundedReceiver<Option<String>>,
+    ) {
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                Some(reason) = unfit.recv() => {
+                    self.unfit(reason);
+                    continue;
+                }
+            };
+            let Some(event) = event else { return };
             match event {
                 MembershipEvent::ClusterChanged(state) => self.cluster_changed(state).await,
                 // Membership has logged it, with its reason.
                 MembershipEvent::Reachability { node, reachable, .. } => {
                     self.tell(|| Order::Reachability(node.clone(), reachable));
+                }
+                MembershipEvent::LostDisk => {
+                    self.tell(|| Order::Lost);
+                    // The vnodes are told before they act under any state.
+                    self.tell(|| Order::Quarantine(true));
                 }
                 MembershipEvent::Ready => self.readiness.set(true),
                 MembershipEvent::NotReady(_) => self.readiness.set(false),
@@ -51,6 +71,20 @@ impl Conductor {
                 }
             }
         }
+    }
+
+    /// What the node holds must be shown to nobody, for that reason, or it may be.
+    fn unfit(&mut self, reason: Option<String>) {
+        if reason.is_some() != self.is_unfit {
+            self.is_unfit = reason.is_some();
+            match &reason {
+                Some(reason) => tracing::warn!("serving nothing: {reason}"),
+                None => tracing::info!("in step with the other replicas again"),
+            }
+            self.tell(|| Order::Quarantine(reason.is_some()));
+        }
+        self.status.quarantined(reason.clone());
+        self.gossip.do_send(Unfit(reason));
     }
 
     async fn cluster_changed(&mut self, state: Arc<ClusterState>) {
@@ -64,7 +98,7 @@ impl Conductor {
             }
         };
         self.know(&state);
-        let held = Arc::new(held_partitions(&view, &self.node));
+        let held = Arc::new(view.held_partitions(&self.node));
         let mut making = Vec::new();
         self.tell(|| {
             let (done, made) = oneshot::channel();
@@ -74,6 +108,12 @@ impl Conductor {
         for made in making {
             // An arbiter that has ended has no vnodes to make.
             let _ = made.await;
+        }
+        let (done, judged) = oneshot::channel();
+        if self.steward.send(Order::Judge(Arc::clone(&view), done)).is_ok()
+            && let Ok(reason) = judged.await
+        {
+            self.unfit(reason);
         }
         self.tell(|| Order::Act(Arc::clone(&view)));
         self.views.send_replace(Some(view));
@@ -100,22 +140,11 @@ impl Conductor {
         self.known = next;
     }
 
-    /// Tells every arbiter.
+    /// Tells every thread.
     fn tell(&self, mut order: impl FnMut() -> Order) {
-        for arbiter in &self.arbiters {
+        for thread in &self.threads {
             // One that has ended needs no orders.
-            let _ = arbiter.send(order());
+            let _ = thread.send(order());
         }
     }
-}
-
-/// The partitions of which a node holds a replica in some keyspace.
-fn held_partitions(view: &View, node: &NodeId) -> BTreeSet<PartitionId> {
-    let names = view.cluster().keyspaces.keys();
-    let replications: BTreeSet<_> = names
-        .filter_map(|name| view.keyspace(name))
-        .map(|keyspace| &keyspace.replication)
-        .collect();
-    let held = replications.iter().flat_map(|replication| view.ring().vnodes_of(node, replication));
-    held.collect()
 }

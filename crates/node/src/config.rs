@@ -27,6 +27,10 @@ use self::{kinds::Kind, raw::RawConfig, reader::Reader};
 
 /// The most threads that carry out requests.
 const MAX_THREADS: i64 = 256;
+/// The longest that a hint is kept: a month.
+const MAX_AGE_S: i64 = 30 * 24 * 3600;
+/// The most that is kept for one node.
+const MAX_BYTES: i64 = 1 << 40;
 
 /// All that a node is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +49,8 @@ pub struct Config {
     pub http_tls: Option<HttpTls>,
     /// When a write counts as kept.
     pub durability: Durability,
+    /// How much it keeps for nodes that are away.
+    pub hints: HintLimits,
     /// What it tells of itself.
     pub telemetry: Telemetry,
     /// Where the settings stand, for messages about them.
@@ -138,6 +144,21 @@ impl fmt::Display for Durability {
     }
 }
 
+/// How much a node keeps for others that are away. What is past it is left to anti-entropy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HintLimits {
+    /// For how long, in seconds; 3 hours by default. Longer costs disk.
+    pub age_max_s: u32,
+    /// How many bytes for each of them; 256 MiB by default. More costs that much disk.
+    pub bytes_max: u64,
+}
+
+impl Default for HintLimits {
+    fn default() -> Self {
+        Self { age_max_s: 3 * 3600, bytes_max: 256 << 20 }
+    }
+}
+
 /// What a node tells of itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Telemetry {
@@ -227,6 +248,7 @@ impl Config {
             tls,
             http_tls: None,
             durability: Durability::Sync,
+            hints: HintLimits::default(),
             telemetry: Telemetry {
                 otlp_endpoint: None,
                 sample_ratio: 1.0,
@@ -281,6 +303,21 @@ impl Config {
             Kind::durability(),
             Durability::Sync,
         );
+        let limits = HintLimits::default();
+        let hints = HintLimits {
+            age_max_s: from.or(
+                "hints.age_max_s",
+                raw.hints.age_max_s,
+                Kind::count(MAX_AGE_S),
+                limits.age_max_s,
+            ),
+            bytes_max: from.or(
+                "hints.bytes_max",
+                raw.hints.bytes_max,
+                Kind::amount(MAX_BYTES),
+                limits.bytes_max,
+            ),
+        };
         let telemetry = raw.telemetry;
         let telemetry = Telemetry {
             otlp_endpoint: from.optional(
@@ -320,6 +357,7 @@ impl Config {
                 None => None,
             },
             durability,
+            hints,
             telemetry,
             source: from.source.clone(),
         })

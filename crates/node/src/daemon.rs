@@ -9,25 +9,24 @@
 //! ```
 //!
 //! One deadline holds for the whole end; what has not ended by then is cut off, with a log line.
-//!
-//! A store that is damaged, or has stopped writing, ends everything in the same order, and all is started
-//! again: damaged stores are set aside on the way. To whoever started the node it is the same node.
 
 use std::{
     collections::BTreeSet,
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
     num::NonZero,
-    sync::{Arc, mpsc::SyncSender},
+    sync::Arc,
     thread,
     time::Duration,
 };
 
 use actix::{Actor, Addr};
 use anello_gateway::{Acceptor, Limits};
-use anello_gossip::{Depart, GossipActor, MembershipConfig, MembershipStore, Timing};
+use anello_gossip::{
+    Depart, GossipActor, MembershipConfig, MembershipEvent, MembershipStore, Timing,
+};
 use anello_protocol::cluster::{Member, MemberState};
-use anello_replica::store::Store;
+use anello_replica::hints::{HintStoreConfig, store::HintShelf};
 use anello_transport::{ActorRef, Listener, ListenerConfig, Peers, PeersConfig, Worker};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -42,131 +41,40 @@ use crate::{
     credentials::Credentials,
     data_dir::{DataDir, Identity as Owner},
     holdings::NodeHoldings,
-    mending::{self, Opened, open_store},
-    node::{StartError, Started},
+    mending::{Opened, open_store},
+    node::StartError,
     open_files,
     readiness::Readiness,
-    rocks::{RocksStore, Trouble},
+    rocks::RocksStore,
     routes::{MembershipRefs, Routes},
     salvage::Salvage,
-    status::{self, Status},
+    status::{self, Sources, Status},
+    steward::{Memory, Steward, StewardParts},
 };
 
 /// How long the end may take, all in all.
 const STOP_MAX: Duration = Duration::from_secs(10);
 /// The last of it, in which no request is waited for any more: for closing connections and the store.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
-/// How long a start may be tried anew that follows the end of the node's former self.
-const RESTART_MAX: Duration = Duration::from_secs(10);
-const RESTART_PAUSE: Duration = Duration::from_millis(100);
 /// Between two looks at whether the store is still in use.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Runs a node until it is asked to stop; says over `started` whether it runs.
-pub(crate) fn run(
-    mut config: Config,
-    credentials: Credentials,
-    readiness: Readiness,
-    mut asked_to_stop: oneshot::Receiver<()>,
-    started: &SyncSender<Result<Started, StartError>>,
-) {
-    let (failure_in, failure) = watch::channel(None);
-    let failure_in = Arc::new(failure_in);
-    let mut is_started = false;
-    let mut restart_by = None;
-    loop {
-        let run = run_once(&mut config, &credentials, &readiness, &failure_in, async |daemon| {
-            if !is_started {
-                let (quic, http) = (daemon.listener.local_address(), daemon.http);
-                // Whoever started the node has its handle, or has gone and stops it by that.
-                let _ = started.send(Ok(Started { quic, http, failure: failure.clone() }));
-                is_started = true;
-            }
-            tokio::select! {
-                // Dropping the sender asks as well.
-                _ = &mut asked_to_stop => None,
-                trouble = in_trouble(&daemon.store) => Some(trouble),
-            }
-        });
-        match run {
-            Ok(None) => return,
-            Ok(Some(Trouble::Damaged(_) | Trouble::Stuck(_))) => {
-                restart_by = Some(Instant::now() + RESTART_MAX);
-            }
-            Err(error) => {
-                // Its former self may have to let go of a port or of the directory yet.
-                let may_pass = matches!(error, StartError::Listen { .. } | StartError::DataDir(_));
-                if !may_pass || restart_by.is_none_or(|end| Instant::now() >= end) {
-                    match is_started {
-                        true => drop(failure_in.send_replace(Some(error.to_string()))),
-                        false => drop(started.send(Err(error))),
-                    }
-                    return;
-                }
-                thread::sleep(RESTART_PAUSE);
-            }
-        }
-        if !matches!(asked_to_stop.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
-            return;
-        }
-    }
-}
-
-/// Runs it once, until `end` comes to an end, whose outcome is returned.
-fn run_once(
-    config: &mut Config,
-    credentials: &Credentials,
-    readiness: &Readiness,
-    failure: &Arc<watch::Sender<Option<String>>>,
-    end: impl AsyncFnOnce(&Daemon) -> Option<Trouble>,
-) -> Result<Option<Trouble>, StartError> {
-    let (stopped, trouble) = actix::System::new().block_on(async {
-        let daemon = Daemon::start(config, credentials, readiness, failure).await?;
-        // The next start is where the others, and clients, know the node to be.
-        (config.listen.http, config.listen.quic) = (daemon.http, daemon.listener.local_address());
-        let trouble = end(&daemon).await;
-        if let Some(trouble) = &trouble {
-            readiness.set(false);
-            tracing::warn!("starting again");
-            if let Trouble::Damaged(what) = trouble {
-                mending::note(&config.node.data_dir, what)?;
-            }
-        }
-        Ok::<_, StartError>((daemon.stop().await, trouble))
-    })?;
-    // All that ran on this thread is gone.
-    match stopped.close() {
-        false if trouble.is_some() => {
-            Err(StartError::Broken("the store is in trouble, and something still uses it".into()))
-        }
-        _ => Ok(trouble),
-    }
-}
-
-/// Waits until the store is in trouble.
-async fn in_trouble(store: &RocksStore) -> Trouble {
-    let mut told = store.trouble();
-    match told.wait_for(Option::is_some).await {
-        Ok(trouble) => trouble.clone().expect("it was waited for"),
-        Err(_) => unreachable!("the store tells as long as it is there"),
-    }
-}
-
 /// A node that runs.
-struct Daemon {
-    listener: Listener,
-    http: SocketAddr,
+pub(crate) struct Daemon {
+    pub(crate) listener: Listener,
+    pub(crate) http: SocketAddr,
     /// What can be read of damaged stores is being brought back.
     salvage: Option<JoinHandle<()>>,
     arbiters: Vec<Arbiter>,
+    steward: Steward,
     gossip: Addr<GossipActor>,
     gossip_peers: Peers,
-    store: Arc<RocksStore>,
+    pub(crate) store: Arc<RocksStore>,
     data_dir: DataDir,
 }
 
 /// A node of which only its store is left.
-struct Stopped {
+pub(crate) struct Stopped {
     store: Arc<RocksStore>,
     /// Held until the store is closed.
     data_dir: DataDir,
@@ -174,7 +82,8 @@ struct Stopped {
 }
 
 impl Daemon {
-    async fn start(
+    /// Starts everything in order.
+    pub(crate) async fn start(
         config: &Config,
         credentials: &Credentials,
         readiness: &Readiness,
@@ -195,13 +104,22 @@ impl Daemon {
         let status = Arc::new(Status::new());
         let (ask, questions) = status::questions();
         let routes = Routes::new(config.cluster.partitions, ask);
+        routes.set_salvaging(replacement.is_some());
         let arbiters = start_arbiters(config, credentials, &store, &routes, &status).await?;
-        let coordinators = arbiters.iter().map(|arbiter| arbiter.coordinator.clone()).collect();
+        let coordinators =
+            arbiters.iter().map(|arbiter| arbiter.refs.coordinator.clone()).collect();
         routes.set_coordinators(coordinators);
-        let in_flight = arbiters.iter().map(|arbiter| arbiter.in_flight.clone()).collect();
-        let figures: Arc<dyn Store> = Arc::clone(&store) as _;
-        let node = config.node.id.clone();
-        actix::spawn(status::answer(questions, node, Arc::clone(&status), figures, in_flight));
+        let (unfit_in, unfit) = mpsc::unbounded_channel();
+        let steward = start_steward(config, credentials, &store, &routes, unfit_in).await?;
+        let sources = Sources {
+            node: config.node.id.clone(),
+            status: Arc::clone(&status),
+            store: Arc::clone(&store),
+            coordinators: arbiters.iter().map(|arbiter| arbiter.refs.in_flight.clone()).collect(),
+            arbiters: arbiters.iter().map(|arbiter| arbiter.thread.orders.clone()).collect(),
+            steward: steward.figures.clone(),
+        };
+        actix::spawn(status::answer(questions, sources));
 
         drop(quic_port);
         let listener = listen_quic(config, credentials, &routes, &arbiters).await?;
@@ -216,15 +134,23 @@ impl Daemon {
         let gossip_peers = Peers::new(credentials.identity.clone(), PeersConfig::default());
         let gossip_peers = gossip_peers.map_err(StartError::Runtime)?;
         let (events_in, events) = mpsc::unbounded_channel();
-        let holdings = NodeHoldings { store: Arc::clone(&store), arbiters: orders(&arbiters) };
+        let noted_in = Arc::clone(&store);
+        let holdings =
+            NodeHoldings { store: Arc::clone(&store), threads: orders(&arbiters, &steward) };
         let gossip = GossipActor::new(
             membership,
             Arc::clone(&store) as Arc<dyn MembershipStore>,
             Box::new(holdings),
             gossip_peers.clone(),
             rand::random(),
-            // Without its receiver the node ends.
-            Box::new(move |event| drop(events_in.send(event))),
+            Box::new(move |event| {
+                if let MembershipEvent::LostDisk = event {
+                    // Before the record is saved that makes the node a member, so that no crash hides it.
+                    noted_in.note_lost();
+                }
+                // Without its receiver the node ends.
+                drop(events_in.send(event));
+            }),
         );
         let gossip = gossip.map_err(|error| StartError::Broken(error.to_string()))?.start();
         routes.set_membership(MembershipRefs {
@@ -236,16 +162,19 @@ impl Daemon {
         let (views_in, views) = watch::channel(None);
         let conductor = Conductor {
             node: config.node.id.clone(),
-            arbiters: orders(&arbiters),
-            peers: arbiters.iter().map(|arbiter| arbiter.peers.clone()).collect(),
+            threads: orders(&arbiters, &steward),
+            steward: steward.thread.orders.clone(),
+            peers: peers_of(&arbiters, &steward),
             store: Arc::clone(&store),
             readiness: readiness.clone(),
             status,
             failure: Arc::clone(failure),
             views: views_in,
             known: BTreeSet::new(),
+            gossip: gossip.clone(),
+            is_unfit: false,
         };
-        actix::spawn(conductor.run(events));
+        actix::spawn(conductor.run(events, unfit));
         let salvage = Salvage {
             node: config.node.id.clone(),
             data_dir: data_dir.path().into(),
@@ -253,13 +182,20 @@ impl Daemon {
             vnodes: routes.store(),
             views,
         };
-        let salvage = replacement.map(|replacement| actix::spawn(salvage.run(replacement)));
+        let salvage = replacement.map(|replacement| {
+            let routes = routes.clone();
+            actix::spawn(async move {
+                salvage.run(replacement).await;
+                routes.set_salvaging(false);
+            })
+        });
         serve_http(http, credentials, &arbiters).await?;
         Ok(Self {
             listener,
             http: http_address,
             salvage,
             arbiters,
+            steward,
             gossip,
             gossip_peers,
             store,
@@ -268,11 +204,11 @@ impl Daemon {
     }
 
     /// Ends it within its time.
-    async fn stop(self) -> Stopped {
+    pub(crate) async fn stop(self) -> Stopped {
         let deadline = Instant::now() + STOP_MAX;
         let requests_end = deadline - CLOSE_MAX;
         tracing::info!("stopping: no more requests are taken");
-        let Self { listener, arbiters, gossip, gossip_peers, store, data_dir, .. } = self;
+        let Self { listener, arbiters, steward, gossip, gossip_peers, store, data_dir, .. } = self;
         if let Some(salvage) = self.salvage {
             salvage.abort();
         }
@@ -280,7 +216,7 @@ impl Daemon {
             .iter()
             .map(|arbiter| {
                 let (done, drained) = oneshot::channel();
-                arbiter.tell(Order::Drain(done));
+                arbiter.thread.tell(Order::Drain(done));
                 drained
             })
             .collect();
@@ -307,8 +243,10 @@ impl Daemon {
                 tracing::warn!("requests over {what} were cut off: they did not end in time");
             }
         }
-        arbiters.iter().for_each(|arbiter| arbiter.tell(Order::Stop));
-        let ((), all_ended) = tokio::join!(gossip_peers.close(), end_arbiters(arbiters, deadline));
+        arbiters.iter().for_each(|arbiter| arbiter.thread.tell(Order::Stop));
+        steward.thread.tell(Order::Stop);
+        let ((), all_ended) =
+            tokio::join!(gossip_peers.close(), end_threads(arbiters, steward, deadline));
         // A thread that is left may still write, which a clean end denies.
         if all_ended && let Err(reason) = store.end() {
             tracing::error!("the store did not end cleanly: {reason}");
@@ -318,11 +256,13 @@ impl Daemon {
 }
 
 /// Waits for all of them, which were told to stop; whether they have ended in time.
-async fn end_arbiters(arbiters: Vec<Arbiter>, deadline: Instant) -> bool {
+async fn end_threads(arbiters: Vec<Arbiter>, steward: Steward, deadline: Instant) -> bool {
     let mut all_ended = true;
-    for (number, arbiter) in arbiters.into_iter().enumerate() {
-        if !arbiter.ended(deadline).await {
-            tracing::warn!("arbiter {number} was cut off: it did not end in time");
+    let named = arbiters.into_iter().enumerate();
+    let named = named.map(|(number, arbiter)| (format!("arbiter {number}"), arbiter.thread));
+    for (name, thread) in named.chain([("the steward".into(), steward.thread)]) {
+        if !thread.ended(deadline).await {
+            tracing::warn!("{name} was cut off: it did not end in time");
             all_ended = false;
         }
     }
@@ -331,7 +271,7 @@ async fn end_arbiters(arbiters: Vec<Arbiter>, deadline: Instant) -> bool {
 
 impl Stopped {
     /// Closes the store, then gives the data directory back; whether it could be closed.
-    fn close(self) -> bool {
+    pub(crate) fn close(self) -> bool {
         let figures = self.store.figures();
         let is_closed = close(self.store, self.deadline);
         if is_closed {
@@ -409,6 +349,37 @@ async fn start_arbiters(
     Ok(arbiters)
 }
 
+/// Starts what goes on behind requests, from what the store remembers of it.
+async fn start_steward(
+    config: &Config,
+    credentials: &Credentials,
+    store: &Arc<RocksStore>,
+    routes: &Routes,
+    unfit: mpsc::UnboundedSender<Option<String>>,
+) -> Result<Steward, StartError> {
+    let memory = Memory {
+        shelved: HintShelf::load(&**store)
+            .map_err(|error| StartError::Broken(error.to_string()))?,
+        last_alive: store.last_alive().map_err(StartError::Broken)?,
+        was_restored: store.was_restored().map_err(StartError::Broken)?,
+        was_lost: store.was_lost().map_err(StartError::Broken)?,
+    };
+    let parts = StewardParts {
+        node: config.node.id.clone(),
+        identity: credentials.identity.clone(),
+        store: Arc::clone(store),
+        routes: routes.clone(),
+        hints: HintStoreConfig {
+            age_max: Duration::from_secs(config.hints.age_max_s.into()),
+            bytes_max: config.hints.bytes_max,
+            ..HintStoreConfig::default()
+        },
+        memory,
+        unfit,
+    };
+    Steward::start(parts).await
+}
+
 /// Listens for nodes and clients; each arbiter answers what comes over its share of the connections.
 async fn listen_quic(
     config: &Config,
@@ -417,14 +388,14 @@ async fn listen_quic(
     arbiters: &[Arbiter],
 ) -> Result<Listener, StartError> {
     let workers = arbiters.iter().enumerate().map(|(number, arbiter)| Worker {
-        runtime: arbiter.runtime.clone(),
+        runtime: arbiter.refs.runtime.clone(),
         router: routes.router(number),
     });
     let workers: Vec<_> = workers.collect();
     let (address, identity) = (config.listen.quic, credentials.identity.clone());
     // On an arbiter, not on this thread: every packet would be handed over from here, and to wake a
     // thread costs more than to carry out a read.
-    let runtime = arbiters.first().map(|arbiter| arbiter.runtime.clone());
+    let runtime = arbiters.first().map(|arbiter| arbiter.refs.runtime.clone());
     let runtime = runtime.ok_or_else(|| StartError::Broken("there is no arbiter".into()))?;
     let bind = async move { Listener::bind(address, identity, workers, ListenerConfig::default()) };
     let bound = runtime.spawn(bind).await;
@@ -444,15 +415,21 @@ async fn serve_http(
     for (acceptor, arbiter) in acceptors.map_err(StartError::Runtime)?.into_iter().zip(arbiters) {
         let (done, started) = oneshot::channel();
         let serving = Serving { acceptor, tls: credentials.https.clone() };
-        arbiter.tell(Order::Serve(Box::new(serving), done));
+        arbiter.thread.tell(Order::Serve(Box::new(serving), done));
         let ended = |_| StartError::Broken("an arbiter ended".into());
         started.await.map_err(ended)?.map_err(StartError::Runtime)?;
     }
     Ok(())
 }
 
-fn orders(arbiters: &[Arbiter]) -> Vec<mpsc::UnboundedSender<Order>> {
-    arbiters.iter().map(|arbiter| arbiter.orders.clone()).collect()
+fn orders(arbiters: &[Arbiter], steward: &Steward) -> Vec<mpsc::UnboundedSender<Order>> {
+    let arbiters = arbiters.iter().map(|arbiter| arbiter.thread.orders.clone());
+    arbiters.chain([steward.thread.orders.clone()]).collect()
+}
+
+fn peers_of(arbiters: &[Arbiter], steward: &Steward) -> Vec<Peers> {
+    let arbiters = arbiters.iter().map(|arbiter| arbiter.refs.peers.clone());
+    arbiters.chain([steward.peers.clone()]).collect()
 }
 
 /// Who the node is to its cluster. What is advertised is what was bound, unless the settings say
@@ -486,7 +463,7 @@ fn forbid_founding(
     store: &RocksStore,
 ) -> Result<(), StartError> {
     membership.first_seed = false;
-    let is_lost = store.load().map_err(StartError::Broken)?.is_none();
+    let is_lost = MembershipStore::load(store).map_err(StartError::Broken)?.is_none();
     if is_lost && membership.other_seeds.is_empty() {
         return Err(StartError::Broken(
             "the membership record was lost with a damaged store, and the settings name no other seed to \

@@ -234,10 +234,10 @@ pub(crate) fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn identity(id: &str, rack: &str) -> Identity {
+    pub(crate) fn identity(id: &str, rack: &str) -> Identity {
         Identity {
             format: FORMAT,
             cluster: ClusterName::new("demo").expect("a name"),

@@ -7,10 +7,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{arbiter::Order, rocks::RocksStore};
 
-/// The vnodes of all arbiters, and the store below them.
+/// The vnodes of all arbiters, the hint store, and the store below them.
 pub(crate) struct NodeHoldings {
     pub(crate) store: Arc<RocksStore>,
-    pub(crate) arbiters: Vec<mpsc::UnboundedSender<Order>>,
+    /// The arbiters and the steward.
+    pub(crate) threads: Vec<mpsc::UnboundedSender<Order>>,
 }
 
 impl Holdings for NodeHoldings {
@@ -22,10 +23,10 @@ impl Holdings for NodeHoldings {
     fn freeze(&self, done: HoldingDone) {
         let store = Arc::clone(&self.store);
         let mut freezing = Vec::new();
-        for arbiter in &self.arbiters {
+        for thread in &self.threads {
             let (quiet, is_quiet) = oneshot::channel();
-            // An arbiter that has ended writes nothing any more.
-            if arbiter.send(Order::Freeze(quiet)).is_ok() {
+            // A thread that has ended writes nothing any more.
+            if thread.send(Order::Freeze(quiet)).is_ok() {
                 freezing.push(is_quiet);
             }
         }
@@ -41,8 +42,8 @@ impl Holdings for NodeHoldings {
     }
 
     fn thaw(&self) {
-        for arbiter in &self.arbiters {
-            let _ = arbiter.send(Order::Thaw);
+        for thread in &self.threads {
+            let _ = thread.send(Order::Thaw);
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The Anello daemon: a node that stores its share of the keys and answers for all of them.
 //!
 //! [`config`] reads the settings, [`rocks`] keeps the data, `arbiter` runs the actors of one thread,
-//! `daemon` starts and ends everything, and [`Node`] is the handle to all of it. The behaviour is in the
-//! crates below: replica, gossip, transport, gateway; here they are connected.
+//! `daemon` starts and ends everything, `lives` starts it again when its store is in trouble, and [`Node`]
+//! is the handle to all of it. The behaviour is in the crates below: replica, gossip, transport, gateway;
+//! here they are connected.
 //!
 //! A node for a test, in this process:
 //!
@@ -26,6 +27,7 @@ mod credentials;
 mod daemon;
 mod data_dir;
 mod holdings;
+mod lives;
 pub mod log;
 mod mending;
 mod node;
@@ -35,6 +37,8 @@ pub mod rocks;
 mod routes;
 mod salvage;
 mod status;
+mod steward;
+mod thread;
 
 pub use data_dir::DataDirError;
 pub use mending::MendError;

@@ -17,8 +17,6 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
-    thread,
-    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -28,14 +26,12 @@ use crate::{
     config::Durability,
     data_dir::{DataDir, STORE, write_whole},
     node::StartError,
-    rocks::{OpenError, Replacement, RocksStore, Trouble, Wreck},
+    rocks::{Belonging, OpenError, Replacement, RocksStore, Trouble, Wreck},
 };
 
 const DAMAGE: &str = "damage.toml";
 const FRESH: &str = "db.fresh";
 const ASIDE: &str = "db.damaged-";
-/// Before the next look at a disk that has no room to start on.
-const PAUSE_WHILE_FULL: Duration = Duration::from_secs(1);
 
 /// Why a damaged store can't be replaced. The next start tries again.
 #[derive(Debug, Error)]
@@ -118,7 +114,7 @@ impl Look {
 
 /// Opens it, and reads what a start reads first.
 fn look(data_dir: &DataDir, durability: Durability, partitions: u32) -> Result<Opened, Look> {
-    let store = match open_with_room(&data_dir.store(), durability, partitions) {
+    let store = match RocksStore::open(&data_dir.store(), durability, partitions) {
         Ok(store) => Arc::new(store),
         Err(OpenError::Corrupt { reason, .. }) => return Err(Look::Damaged(reason)),
         Err(error) => return Err(Look::Failed(error.into())),
@@ -129,27 +125,6 @@ fn look(data_dir: &DataDir, durability: Durability, partitions: u32) -> Result<O
     }
     let is_empty = looked.map_err(|reason| Look::Failed(StartError::Broken(reason)))?;
     Ok(Opened { store, is_empty })
-}
-
-/// Opens a store, and waits for room on the disk if there is too little to do so.
-fn open_with_room(
-    path: &Path,
-    durability: Durability,
-    partitions: u32,
-) -> Result<RocksStore, OpenError> {
-    let mut has_said = false;
-    loop {
-        match RocksStore::open(path, durability, partitions) {
-            Err(error) if error.is_no_space() => {
-                if !has_said {
-                    tracing::error!("waiting for room on the disk: {error}");
-                }
-                has_said = true;
-                thread::sleep(PAUSE_WHILE_FULL);
-            }
-            opened => return opened,
-        }
-    }
 }
 
 /// Whether a store is damaged and has yet to be replaced.
@@ -197,8 +172,8 @@ fn mend(dir: &Path, durability: Durability, partitions: u32) -> Result<(), MendE
             // It was being made when the process ended; nothing has been written to it but copies.
             fs::remove_dir_all(&fresh).map_err(io)?;
         }
-        let (replacement, membership) = kept(&aside, damage.aside);
-        RocksStore::replace(&fresh, durability, partitions, &replacement, membership.as_deref())?;
+        let (replacement, belonging) = kept(&aside, damage.aside);
+        RocksStore::replace(&fresh, durability, partitions, &replacement, belonging.as_ref())?;
         fs::rename(&fresh, &store).map_err(io)?;
         sync(dir).map_err(io)?;
     }
@@ -214,16 +189,19 @@ fn mend(dir: &Path, durability: Durability, partitions: u32) -> Result<(), MendE
 }
 
 /// What a new store takes over from a damaged one.
-fn kept(aside: &Path, name: String) -> (Replacement, Option<Vec<u8>>) {
+fn kept(aside: &Path, name: String) -> (Replacement, Option<Belonging>) {
     let mut damaged = Vec::new();
-    let membership = match Wreck::open(aside) {
+    let belonging = match Wreck::open(aside) {
         Ok(wreck) => {
             damaged = wreck.replacement().map(|before| before.damaged).unwrap_or_default();
-            let record = wreck.membership();
+            let belonging = wreck.belonging();
             match wreck.is_whole() {
-                true => record,
+                true => belonging,
                 // An older one may have come to light, under which the node has voted since.
-                false => record.and_then(|record| anello_gossip::forget_votes(&record)),
+                false => belonging.and_then(|Belonging { membership, held }| {
+                    let membership = anello_gossip::forget_votes(&membership)?;
+                    Some(Belonging { membership, held })
+                }),
             }
         }
         Err(reason) => {
@@ -231,14 +209,142 @@ fn kept(aside: &Path, name: String) -> (Replacement, Option<Vec<u8>>) {
             None
         }
     };
-    if membership.is_none() {
+    if belonging.is_none() {
         tracing::error!("the membership record can't be read: the cluster is asked for it");
     }
     damaged.push(name);
-    (Replacement { damaged, lost_membership: membership.is_none() }, membership)
+    (Replacement { damaged, lost_membership: belonging.is_none() }, belonging)
 }
 
 /// Makes what was renamed or removed in a directory durable.
 fn sync(dir: &Path) -> io::Result<()> {
     fs::File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use anello_gossip::MembershipStore;
+    use anello_protocol::id::{KeyspaceId, PartitionId};
+    use anello_replica::store::{Store, VnodeRecord};
+
+    use super::*;
+    use crate::{
+        data_dir::tests::identity,
+        rocks::tests::{disk, key, versions, write_with},
+    };
+
+    const RECORD: VnodeRecord = VnodeRecord {
+        incarnation: anello_protocol::causality::Incarnation(77),
+        births_reserved: 1024,
+    };
+
+    /// A data directory whose store holds a key, a vnode's record and a membership record.
+    fn used() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut data_dir = open_dir(&dir);
+        let opened = open_store(&data_dir, Durability::Sync, 256).expect("opens");
+        data_dir.adopt(opened.is_empty).expect("empty");
+        write_with(&opened.store, &key(1, 1), versions(1, 10), Some(RECORD));
+        let (told, outcome) = std::sync::mpsc::channel();
+        opened.store.save(b"member".to_vec(), Box::new(move |saved| drop(told.send(saved))));
+        assert_eq!(outcome.recv(), Ok(Ok(())));
+        dir
+    }
+
+    fn open_dir(dir: &tempfile::TempDir) -> DataDir {
+        DataDir::open(dir.path(), identity("n", "a")).expect("free")
+    }
+
+    /// What a mended directory is like, wherever the mending was cut off.
+    fn check_mended(dir: &tempfile::TempDir) {
+        let Opened { store, .. } =
+            open_store(&open_dir(dir), Durability::Sync, 256).expect("opens");
+        assert!(!is_noted(dir.path()));
+        assert!(dir.path().join("db.damaged-1").exists() && !dir.path().join(FRESH).exists());
+        assert!(!dir.path().join("db.damaged-2").exists(), "it is done once");
+        assert_eq!(store.load(), Ok(Some(b"member".to_vec())), "it is the member that it was");
+        let held = std::collections::BTreeSet::from([KeyspaceId(1)]);
+        assert_eq!(store.held_keyspaces(), held, "it doesn't deny what is yet to be salvaged");
+        let vnode = store.load_vnode(PartitionId(0));
+        assert_eq!(vnode, Ok(None), "every vnode begins a new incarnation");
+        let replacement = store.replacement().expect("read").expect("it replaces another");
+        assert_eq!(replacement.damaged, ["db.damaged-1"]);
+        assert!(!replacement.lost_membership);
+        let wreck = Wreck::open(&dir.path().join("db.damaged-1")).expect("opens");
+        assert_eq!(wreck.step(&[]).entries, [(key(1, 1), versions(1, 10))]);
+    }
+
+    #[test]
+    fn a_mending_that_is_cut_off_goes_on_wherever_that_was() {
+        type Cut = fn(&Path);
+        let cuts: [(&str, Cut); 4] = [
+            ("noted", |_| ()),
+            ("set aside", |dir| {
+                fs::rename(dir.join(STORE), dir.join("db.damaged-1")).expect("renamed");
+            }),
+            ("half made", |dir| {
+                fs::rename(dir.join(STORE), dir.join("db.damaged-1")).expect("renamed");
+                fs::create_dir(dir.join(FRESH)).expect("made");
+                fs::write(dir.join(FRESH).join("CURRENT"), "MANIFEST-").expect("written");
+            }),
+            ("in place", |dir| {
+                let note = fs::read(dir.join(DAMAGE)).expect("noted");
+                mend(dir, Durability::Sync, 256).expect("mended");
+                fs::write(dir.join(DAMAGE), note).expect("written");
+            }),
+        ];
+        for (name, cut) in cuts {
+            println!("cut off when it was {name}");
+            let dir = used();
+            note(dir.path(), "a checksum differs").expect("noted");
+            cut(dir.path());
+            check_mended(&dir);
+            check_mended(&dir);
+        }
+    }
+
+    /// What comes to light behind a damaged log may be older than what the node has voted on since: such a
+    /// record is not gone on from as it is, and this one can't be read any further.
+    #[test]
+    fn a_membership_record_from_behind_a_damaged_log_is_not_trusted() {
+        let dir = used();
+        let store =
+            RocksStore::open(&dir.path().join(STORE), Durability::Sync, 256).expect("opens");
+        for number in 2..66 {
+            write_with(&store, &key(1, number), versions(number, 8_000), None);
+        }
+        drop(store);
+        let log = disk::largest(&dir.path().join(STORE), "log");
+        disk::damage(&log, 1, 2);
+        let Opened { store, .. } =
+            open_store(&open_dir(&dir), Durability::Sync, 256).expect("mended");
+        assert_eq!(store.load(), Ok(None));
+        let replacement = store.replacement().expect("read").expect("it replaces another");
+        assert!(replacement.lost_membership);
+    }
+
+    #[test]
+    fn a_store_that_is_damaged_again_before_it_is_salvaged_forgets_neither() {
+        let dir = used();
+        for _ in 0..2 {
+            note(dir.path(), "a checksum differs").expect("noted");
+            drop(open_store(&open_dir(&dir), Durability::Sync, 256).expect("mended"));
+        }
+        let Opened { store, .. } =
+            open_store(&open_dir(&dir), Durability::Sync, 256).expect("opens");
+        let replacement = store.replacement().expect("read").expect("it replaces others");
+        assert_eq!(replacement.damaged, ["db.damaged-1", "db.damaged-2"]);
+    }
+
+    #[test]
+    fn what_is_no_damage_sets_nothing_aside() {
+        let dir = used();
+        let held = RocksStore::open(&dir.path().join(STORE), Durability::Sync, 256).expect("opens");
+        let refused =
+            open_store(&open_dir(&dir), Durability::Sync, 256).map(drop).expect_err("in use");
+        assert!(matches!(refused, StartError::Store(OpenError::Database { .. })), "{refused}");
+        drop(held);
+        assert!(!is_noted(dir.path()) && !dir.path().join("db.damaged-1").exists());
+        assert!(open_store(&open_dir(&dir), Durability::Sync, 256).is_ok());
+    }
 }

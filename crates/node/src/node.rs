@@ -17,8 +17,8 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     config::{Config, ConfigError, Problem},
     credentials::Credentials,
-    daemon,
     data_dir::{DataDir, DataDirError, Identity},
+    lives,
     mending::MendError,
     readiness::Readiness,
     rocks::OpenError,
@@ -69,6 +69,19 @@ impl StartError {
                 Self::Settings(ConfigError(vec![Problem { place, what }]))
             }
             error => Self::DataDir(error),
+        }
+    }
+
+    /// Whether there is too little room on the disk to start: it may be tried again.
+    pub(crate) fn is_no_space(&self) -> bool {
+        let is_full = |source: &io::Error| {
+            matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        };
+        match self {
+            Self::Store(error) | Self::Mend(MendError::Store(error)) => error.is_no_space(),
+            Self::DataDir(DataDirError::Io { source, .. })
+            | Self::Mend(MendError::Io { source, .. }) => is_full(source),
+            _ => false,
         }
     }
 
@@ -123,7 +136,7 @@ impl Node {
         let (started_in, started) = mpsc::sync_channel(1);
         let run = {
             let readiness = readiness.clone();
-            move || daemon::run(config, credentials, readiness, asked_to_stop, &started_in)
+            move || lives::run(config, credentials, readiness, asked_to_stop, &started_in)
         };
         let name = thread::Builder::new().name("control".into());
         let thread = name.spawn(run).map_err(StartError::Runtime)?;

@@ -1,6 +1,6 @@
 //! The store of a node: one RocksDB behind the ports of replicas and of membership.
 //!
-//! [`store`] answers the ports, [`commit`] makes writes durable, many at a time, [`keys`] says where
+//! [`store`] answers the ports, [`shared`] reads and writes the database, [`commit`] makes writes durable, many at a time, [`keys`] says where
 //! what lies, [`options`] how RocksDB is set up, [`run`] what is known of the process before this one,
 //! [`recent`] what was written lately, [`held`] of which keyspaces there is data, [`sweep`] deletes what
 //! dropped keyspaces leave behind. [`room`] says whether the disk has room, [`watch`] looks, [`trouble`] is
@@ -16,26 +16,29 @@ mod keeper;
 mod keys;
 mod layout;
 mod leaves;
+mod memory;
 mod options;
 mod recent;
 mod room;
 mod run;
+mod shared;
 mod shelf;
 mod store;
 mod sweep;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tombstones;
 mod trees;
 mod trouble;
 mod watch;
 mod wreck;
 
-pub(crate) use self::{
-    store::Replacement,
-    wreck::{Salvaged, Wreck},
-};
 pub use self::{
+    commit::CommitLook,
     store::{CommitFigures, OpenError, RocksStore},
     trouble::Trouble,
+};
+pub(crate) use self::{
+    store::{Belonging, Replacement},
+    wreck::{Salvaged, Wreck},
 };

@@ -3,16 +3,21 @@
 //! Shared by all threads. What isn't there yet while the node starts is answered `Busy`, which the sender
 //! may try again.
 
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{
+    Arc, OnceLock, PoisonError, RwLock,
+    atomic::{AtomicBool, Ordering},
+};
 
 use anello_protocol::{
     id::PartitionId,
     key::KeyHash,
     message::{
         Message,
-        admin::{AlterKeyspace, DescribeCluster, DescribeNode, FetchCluster},
+        admin::{AlterKeyspace, DescribeCluster, DescribeNode, FetchCluster, StartRepair},
         client::{Get, LocateKey, Write},
         gossip::GossipPacket,
+        hint::{CheckHints, MarkForRepair, MintHint, ReadHints, RequestCredit, StoreHint},
+        repair::{CompareKeys, CompareRanges, CompareRoots, PurgeVersions},
         replica::{
             ForwardWrite, MintVersion, ReadVersions, Refusal, RelayVersions, RelayedAck,
             StoreVersions,
@@ -27,6 +32,7 @@ pub(crate) struct VnodeRefs {
     pub(crate) read: ActorRef<ReadVersions>,
     pub(crate) store: ActorRef<StoreVersions>,
     pub(crate) mint: ActorRef<MintVersion>,
+    pub(crate) purge: ActorRef<PurgeVersions>,
 }
 
 /// One coordinator of this node.
@@ -38,6 +44,21 @@ pub(crate) struct CoordinatorRefs {
     pub(crate) forward: ActorRef<ForwardWrite>,
     pub(crate) relay: ActorRef<RelayVersions>,
     pub(crate) acked: ActorRef<RelayedAck>,
+}
+
+/// What goes on behind requests: hints, comparing, forgetting.
+#[derive(Clone, Debug)]
+pub(crate) struct StewardRefs {
+    pub(crate) keep_hint: ActorRef<StoreHint>,
+    pub(crate) read_hints: ActorRef<ReadHints>,
+    pub(crate) mint_hint: ActorRef<MintHint>,
+    pub(crate) check_hints: ActorRef<CheckHints>,
+    pub(crate) credit: ActorRef<RequestCredit>,
+    pub(crate) mark: ActorRef<MarkForRepair>,
+    pub(crate) roots: ActorRef<CompareRoots>,
+    pub(crate) ranges: ActorRef<CompareRanges>,
+    pub(crate) keys: ActorRef<CompareKeys>,
+    pub(crate) repair: ActorRef<StartRepair>,
 }
 
 /// The node's membership.
@@ -59,6 +80,9 @@ struct Inner {
     vnodes: RwLock<Arc<[Option<VnodeRefs>]>>,
     coordinators: OnceLock<Vec<CoordinatorRefs>>,
     membership: OnceLock<MembershipRefs>,
+    steward: OnceLock<StewardRefs>,
+    /// Data of a damaged store is being brought back.
+    is_salvaging: AtomicBool,
     status: ActorRef<DescribeNode>,
 }
 
@@ -71,6 +95,8 @@ impl Routes {
             vnodes: RwLock::new(none),
             coordinators: OnceLock::new(),
             membership: OnceLock::new(),
+            steward: OnceLock::new(),
+            is_salvaging: AtomicBool::new(false),
             status,
         }))
     }
@@ -84,6 +110,11 @@ impl Routes {
     /// The membership. To be called once.
     pub(crate) fn set_membership(&self, membership: MembershipRefs) {
         let _ = self.0.membership.set(membership);
+    }
+
+    /// What goes on behind requests. To be called once.
+    pub(crate) fn set_steward(&self, steward: StewardRefs) {
+        let _ = self.0.steward.set(steward);
     }
 
     /// Adds vnodes.
@@ -107,6 +138,16 @@ impl Routes {
         Router::builder()
             .serve(self.read())
             .serve(self.store())
+            .serve(self.purge())
+            .serve(self.keep_hint())
+            .serve(self.read_hints())
+            .serve(self.check_hints())
+            .serve(self.to_steward(|refs| &refs.credit))
+            .serve(self.to_steward(|refs| &refs.mark))
+            .serve(self.to_steward(|refs| &refs.roots))
+            .serve(self.to_steward(|refs| &refs.ranges))
+            .serve(self.to_steward(|refs| &refs.keys))
+            .serve(self.repair())
             .serve(self.get())
             .serve(self.write())
             .serve(self.to(move |routes, _: &LocateKey| {
@@ -147,6 +188,47 @@ impl Routes {
     pub(crate) fn mint(&self) -> ActorRef<MintVersion> {
         let key = |message: &MintVersion| message.key.hash;
         self.to_vnode(key, |vnode| &vnode.mint, Err)
+    }
+
+    /// To the vnode of the key.
+    pub(crate) fn purge(&self) -> ActorRef<PurgeVersions> {
+        let key = |message: &PurgeVersions| message.key.hash;
+        self.to_vnode(key, |vnode| &vnode.purge, Err)
+    }
+
+    /// To the node's hint store.
+    pub(crate) fn keep_hint(&self) -> ActorRef<StoreHint> {
+        self.to_steward(|refs| &refs.keep_hint)
+    }
+
+    /// To the node's hint store.
+    pub(crate) fn read_hints(&self) -> ActorRef<ReadHints> {
+        self.to_steward(|refs| &refs.read_hints)
+    }
+
+    /// To the node's hint store.
+    pub(crate) fn mint_hint(&self) -> ActorRef<MintHint> {
+        self.to_steward(|refs| &refs.mint_hint)
+    }
+
+    /// To the node's hint store. As long as data of a damaged store is being brought back, it can't be said
+    /// what may yet turn up here, so nothing that was deleted may be forgotten.
+    pub(crate) fn check_hints(&self) -> ActorRef<CheckHints> {
+        self.to(|routes, _| {
+            let steward = routes.0.steward.get();
+            let is_known = !routes.0.is_salvaging.load(Ordering::Acquire);
+            steward.filter(|_| is_known).map(|refs| refs.check_hints.clone())
+        })
+    }
+
+    /// Whether data of a damaged store is being brought back.
+    pub(crate) fn set_salvaging(&self, is_salvaging: bool) {
+        self.0.is_salvaging.store(is_salvaging, Ordering::Release);
+    }
+
+    /// To the node's anti-entropy.
+    pub(crate) fn repair(&self) -> ActorRef<StartRepair> {
+        self.to_steward(|refs| &refs.repair)
     }
 
     /// To the coordinator beside the vnode of the key.
@@ -225,6 +307,10 @@ impl Routes {
 
     fn to_membership<M: Message>(&self, part: fn(&MembershipRefs) -> &ActorRef<M>) -> ActorRef<M> {
         self.to(move |routes, _| routes.0.membership.get().map(|refs| part(refs).clone()))
+    }
+
+    fn to_steward<M: Message>(&self, part: fn(&StewardRefs) -> &ActorRef<M>) -> ActorRef<M> {
+        self.to(move |routes, _| routes.0.steward.get().map(|refs| part(refs).clone()))
     }
 
     fn to<M: Message>(

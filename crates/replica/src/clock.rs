@@ -37,11 +37,19 @@ impl Clock {
     }
 }
 
-/// A call that somebody still waits for. What has waited in the mailbox past its deadline is not worth
-/// the work, least of all under load.
+/// How long a call may wait in a mailbox. A queue that is older than this is longer than what is taken
+/// out of it can be worth: whoever asked is better off asking again later, or another.
+pub(crate) const QUEUED_MAX: Duration = Duration::from_millis(500);
+
+/// A call that is worth the work: somebody still waits for it, and it has not waited for too long. What
+/// waited past its deadline is over; what only waited too long is sent back before anything is done.
 pub(crate) fn in_time<M: message::Message>(call: Call<M>) -> Option<Call<M>> {
     if call.context.remaining().is_zero() {
         call.reply.fail(CallError::Timeout);
+        return None;
+    }
+    if call.since.elapsed() > QUEUED_MAX {
+        call.reply.fail(CallError::Busy);
         return None;
     }
     Some(call)

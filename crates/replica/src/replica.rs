@@ -12,10 +12,12 @@ mod mint;
 mod tests;
 
 pub use actor::{
-    ClusterChanged, Freeze, Frozen, Quarantine, ReplicaActor, ReplicaParts, Stop, Thaw,
+    ClusterChanged, CountWaiting, Freeze, Frozen, Quarantine, ReplicaActor, ReplicaParts, Stop,
+    Thaw,
 };
 pub use events::{CommitNumber, CommitOutcome, Effect, Input, Reply, Request, Token};
 pub(crate) use issuer::Issuer;
 pub(crate) use key::join;
+pub(crate) use machine::refusal_of;
 pub use machine::{Replica, ReplicaConfig};
 pub(crate) use mint::{Follows, Mint, context_of_known, mint};

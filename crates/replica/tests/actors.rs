@@ -437,3 +437,19 @@ fn a_call_past_its_deadline_is_not_worth_the_work() {
         fleet.end();
     });
 }
+
+#[test]
+fn what_waited_too_long_in_a_mailbox_is_sent_back_before_it_is_done() {
+    run(async {
+        let fleet = Fleet::start(&["eu-a"], in_memory);
+        fleet.put("eu-a", "before", 1).await.expect("it is written");
+        // It is in the mailbox when the thread of the actors is held up.
+        let late = fleet.nodes[&node("eu-a")].coordinator.clone();
+        let late = ActorRef::mailbox(late.recipient()).call(put("k", 2), soon());
+        thread::sleep(Duration::from_millis(600));
+        assert_eq!(late.await.map(|answer| answer.result), Err(CallError::Busy));
+        assert_eq!(fleet.get("eu-a", "k").await.expect("it is read").versions, []);
+        fleet.put("eu-a", "k", 3).await.expect("what comes in time is done");
+        fleet.end();
+    });
+}

@@ -6,7 +6,7 @@
 //! new view.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, OnceLock},
 };
 
@@ -163,6 +163,14 @@ impl View {
             replicas: placement.replicas.clone(),
             fallbacks: list.stand_ins().map(|member| member.id.clone()).collect(),
         }
+    }
+
+    /// The partitions of which a node is a replica in some keyspace.
+    pub fn held_partitions(&self, node: &NodeId) -> BTreeSet<PartitionId> {
+        let replications: BTreeSet<_> =
+            self.keyspaces.values().map(|keyspace| &keyspace.replication).collect();
+        let held = replications.iter();
+        held.flat_map(|replication| self.ring.vnodes_of(node, replication)).collect()
     }
 
     /// Whether a node is a replica of a partition in the keyspace with this id.

@@ -45,6 +45,8 @@ pub enum DiskWrite {
     Record(Ticket, Vec<u8>),
     /// That the node is alive.
     Alive(LastAlive),
+    /// That the node lost what was on the disk before this one.
+    Lost,
 }
 
 /// What a sync has made durable.
@@ -85,6 +87,9 @@ pub struct Disk {
     pub is_unreadable: bool,
     /// Whether its data was put back from a copy, and no quarantine for that has ended yet.
     pub was_restored: bool,
+    /// Whether it is another one than that to which the node acknowledged writes, and no quarantine for that
+    /// has ended yet.
+    pub is_lost: bool,
     partitions: u32,
     kept: Kept,
     trees: Mutex<Trees>,
@@ -100,6 +105,7 @@ impl Disk {
             is_full: false,
             is_unreadable: false,
             was_restored: false,
+            is_lost: false,
             partitions,
             kept: Kept::default(),
             trees: Mutex::default(),
@@ -143,7 +149,7 @@ impl Disk {
         let waiting = self.waiting.iter().filter_map(|write| match write {
             DiskWrite::Commit(_, commit) => Some(commit.key.keyspace),
             DiskWrite::Hint(_, change) => Some(change.key.keyspace),
-            DiskWrite::Record(..) | DiskWrite::Alive(_) => None,
+            DiskWrite::Record(..) | DiskWrite::Alive(_) | DiskWrite::Lost => None,
         });
         let data = self.kept.data.keys().map(|key| key.keyspace);
         let hints = self.kept.hints.keys().map(|(_, key)| key.keyspace);
@@ -167,12 +173,11 @@ impl Disk {
         self.rebuild_trees();
     }
 
-    /// Takes the disk out, and puts an empty one in. A member that finds an empty store has lost what it
-    /// acknowledged: like one whose store was put back from a copy, it is quarantined until it is back in
-    /// step.
+    /// Takes the disk out, and puts an empty one in.
     pub fn wipe(&mut self) {
         self.kept = Kept::default();
-        self.was_restored = true;
+        self.was_restored = false;
+        self.is_lost = false;
         self.rebuild_trees();
     }
 
@@ -238,6 +243,7 @@ impl Disk {
                 DiskWrite::Hint(_, change) => self.keep_hint(change, &mut fresh),
                 DiskWrite::Record(_, bytes) => self.kept.record = Some(bytes.clone()),
                 DiskWrite::Alive(alive) => self.kept.alive = Some(*alive),
+                DiskWrite::Lost => self.is_lost = true,
             }
         }
         (batch, fresh)

@@ -27,7 +27,7 @@ use anello_antientropy::{
 };
 use anello_gossip::{Input as GossipInput, Membership, MembershipConfig, Ticket};
 use anello_protocol::{
-    id::{KeyspaceId, NodeId, PartitionId},
+    id::{NodeId, PartitionId},
     time::{Moment, Now},
 };
 use anello_replica::{
@@ -71,11 +71,6 @@ struct Running {
     trees: AntiEntropy,
     purger: Purger,
     quarantine: Quarantine,
-    /// While a quarantine is on: what was last seen of each pair of a tree and a node, and how often that has
-    /// changed. The second time it is by a comparison that began within the quarantine.
-    steps: Option<BTreeMap<(KeyspaceId, PartitionId, NodeId), (Option<u64>, u32)>>,
-    /// Those that have refused to compare because they are in quarantine themselves.
-    peers_quarantined: BTreeSet<NodeId>,
     /// Those that it should have and can't open.
     missing: BTreeSet<PartitionId>,
     view: Option<Arc<View>>,
@@ -297,7 +292,7 @@ impl Node {
                     Inner::Hints(HintInput::Committed(number, ended.clone()))
                 }
                 DiskWrite::Record(ticket, _) => Inner::Gossip(GossipInput::Saved(ticket)),
-                DiskWrite::Alive(_) => continue,
+                DiskWrite::Alive(_) | DiskWrite::Lost => continue,
             };
             self.turn(now, inner, out);
         }

@@ -1,7 +1,7 @@
 //! The address of whatever answers a message: an actor's mailbox, a function that passes it on, a router
 //! behind real encoding, or another node.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Instant};
 
 use anello_protocol::{id::NodeId, message::Message};
 
@@ -87,7 +87,8 @@ impl<M: Message> ActorRef<M> {
         let deadline = context.deadline;
         let slot = Arc::new(Slot::new());
         let reply = ReplyTo::slot(slot.clone());
-        match self.deliver(Call { message, context, caller: Caller::Local, reply }) {
+        let (caller, since) = (Caller::Local, Instant::now());
+        match self.deliver(Call { message, context, caller, since, reply }) {
             Ok(()) => CallFuture::timed(slot, deadline),
             Err(error) => CallFuture::failed(error),
         }

@@ -51,6 +51,8 @@ pub struct Call<M: Message> {
     pub context: CallContext,
     /// Who asks.
     pub caller: Caller,
+    /// When it came to this node, or was made on it: how long it has waited is seen from that.
+    pub since: Instant,
     /// Where the answer goes.
     pub reply: ReplyTo<M::Reply>,
 }

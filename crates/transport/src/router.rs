@@ -99,6 +99,12 @@ impl<M: Message> Door for ActorRef<M> {
         // The caller's deadline on this node's clock: the time that was left, from its arrival.
         let context =
             CallContext { deadline: Instant::now() + request.time, trace: request.trace.clone() };
-        self.deliver(Call { message, context, caller, reply: ReplyTo::wire(call.clone()) })
+        self.deliver(Call {
+            message,
+            context,
+            caller,
+            since: Instant::now(),
+            reply: ReplyTo::wire(call.clone()),
+        })
     }
 }

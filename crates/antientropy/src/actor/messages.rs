@@ -40,9 +40,9 @@ impl Message for StartRound {
     type Result = u64;
 }
 
-/// Asks how far a round has come; nothing is known of one that was never begun.
+/// Asks how far the last round has come that somebody asked for, if anybody has.
 #[derive(Clone, Copy, Debug)]
-pub struct AskProgress(pub u64);
+pub struct AskProgress;
 
 impl Message for AskProgress {
     type Result = Option<Progress>;

@@ -18,9 +18,11 @@ use anello_transport::{ActorRef, CallContext, CallError, CallFuture, Peers};
 
 use super::{
     CallFailure, CallNumber, Effect, Incoming, Input, Outgoing, PurgeConfig, PurgeFigures, Purger,
-    clock::Clock,
 };
-use crate::store::{TreeError, TreeStore};
+use crate::{
+    clock::Clock,
+    store::{TreeError, TreeStore},
+};
 
 /// What a purger's actor is made of.
 pub struct PurgeParts {

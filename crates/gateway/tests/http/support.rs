@@ -1,6 +1,7 @@
 //! A gateway to speak to, what stands behind it, and a client that sends bytes as they are.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     panic, process,

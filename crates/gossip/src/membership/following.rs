@@ -65,6 +65,10 @@ impl Membership {
             Some(_) => self.record.acceptor.follow(state.epoch),
             None => {
                 let lost = decree.admitted.get(&me.id) != Some(&self.record.birth);
+                if lost {
+                    // Not once the record is durable, but before: else a crash in between would hide it.
+                    self.outbox.push(Effect::Event(MembershipEvent::LostDisk));
+                }
                 let memory = if lost { Memory::Lost } else { Memory::Whole };
                 Acceptor::new(state.epoch.next(), memory)
             }

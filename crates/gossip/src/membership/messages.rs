@@ -50,6 +50,9 @@ pub enum Input {
         /// The change.
         request: AlterKeyspace,
     },
+    /// Why what the node holds must be shown to nobody, if it must not: then it doesn't serve. It is a
+    /// member all the same.
+    Unfit(Option<String>),
     /// The node shuts down: its peers are told.
     Departing,
 }
@@ -124,6 +127,9 @@ pub enum MembershipEvent {
     },
     /// The node serves.
     Ready,
+    /// The node is a member that has lost its disk: it has forgotten all that it held. Comes before the
+    /// state that it acts under.
+    LostDisk,
     /// The node doesn't serve, and why, for people.
     NotReady(String),
     /// The node can't ever serve as it is, and why, for people. It should be stopped.

@@ -17,6 +17,8 @@ pub(super) struct Readiness {
     entered: Option<Moment>,
     /// Once it has heard of the others, or waited for them, it serves for good.
     settled: bool,
+    /// Why what the node holds must be shown to nobody.
+    pub(super) unfit: Option<String>,
     told: Option<Option<String>>,
 }
 
@@ -70,7 +72,10 @@ impl Membership {
             }
         }
         self.readiness.settled |= durable && (waited || self.heartbeats.heard_of_all());
-        (!self.readiness.settled).then(|| "waiting to hear of the other members".into())
+        match self.readiness.settled {
+            false => Some("waiting to hear of the other members".into()),
+            true => self.readiness.unfit.clone(),
+        }
     }
 
     /// The cluster as this node sees it. `tokens` says how many of its datacenter's tokens each member

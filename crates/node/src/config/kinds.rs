@@ -125,6 +125,14 @@ impl Kind<f64> {
     }
 }
 
+impl Kind<u64> {
+    pub(super) fn amount(most: i64) -> Self {
+        Self::new(format!("a whole number from 1 to {most}"), move |given| {
+            given.integer().filter(|amount| (1..=most).contains(amount))?.try_into().ok()
+        })
+    }
+}
+
 impl Kind<u32> {
     pub(super) fn count(most: i64) -> Self {
         Self::new(format!("a whole number from 1 to {most}"), move |given| {

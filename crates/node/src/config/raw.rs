@@ -9,8 +9,8 @@ use toml::Value;
 pub(super) type Raw = Option<Value>;
 
 /// The sections that there are, by their names.
-pub(super) const SECTIONS: [&str; 8] =
-    ["node", "cluster", "listen", "advertise", "tls", "http.tls", "storage", "telemetry"];
+pub(super) const SECTIONS: [&str; 9] =
+    ["node", "cluster", "listen", "advertise", "tls", "http.tls", "storage", "hints", "telemetry"];
 
 /// All sections.
 #[derive(Debug, Default)]
@@ -22,6 +22,7 @@ pub(super) struct RawConfig {
     pub(super) tls: RawTls,
     pub(super) http_tls: Option<RawHttpTls>,
     pub(super) storage: RawStorage,
+    pub(super) hints: RawHints,
     pub(super) telemetry: RawTelemetry,
 }
 
@@ -45,6 +46,7 @@ section!(RawAddresses { quic, http });
 section!(RawTls { ca, cert, key });
 section!(RawHttpTls { cert, key });
 section!(RawStorage { durability });
+section!(RawHints { age_max_s, bytes_max });
 section!(RawTelemetry { otlp_endpoint, sample_ratio, log, log_format });
 
 /// The paths of all settings, such as `node.id`.
@@ -57,6 +59,7 @@ pub(super) fn paths() -> impl Iterator<Item = String> {
         RawTls::KEYS,
         RawHttpTls::KEYS,
         RawStorage::KEYS,
+        RawHints::KEYS,
         RawTelemetry::KEYS,
     ];
     let sections = SECTIONS.into_iter().zip(keys);

@@ -95,6 +95,7 @@ impl Reader {
             tls: self.section(&mut sections, "tls"),
             http_tls: has_http_tls.then(|| self.section(&mut sections, "http.tls")),
             storage: self.section(&mut sections, "storage"),
+            hints: self.section(&mut sections, "hints"),
             telemetry: self.section(&mut sections, "telemetry"),
         };
         for (section, keys) in sections {

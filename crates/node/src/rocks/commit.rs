@@ -14,7 +14,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anello_protocol::id::KeyspaceId;
@@ -89,6 +89,19 @@ pub(super) struct Figures {
     pub(super) groups: AtomicU64,
     pub(super) writes: AtomicU64,
     pub(super) largest_group: AtomicU64,
+    /// How long the slowest write took, from the queue to the disk, since somebody looked last.
+    slowest_us: AtomicU64,
+}
+
+/// What waits for the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommitLook {
+    /// How many writes.
+    pub waiting: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How long the slowest write took since the last look, from the queue to the disk, in microseconds.
+    pub slowest_us: u64,
 }
 
 /// The commit thread and its queue. Dropping it lets what waits be written, and ends the thread.
@@ -107,6 +120,8 @@ struct Shared {
 struct Queue {
     waiting: Vec<Submission>,
     bytes: usize,
+    /// Since when the first of them waits.
+    since: Option<Instant>,
     /// The thread sleeps and must be woken; while it writes it looks by itself.
     is_idle: bool,
     is_closed: bool,
@@ -142,6 +157,9 @@ impl CommitThread {
             return Err(submission);
         }
         queue.bytes += bytes;
+        if queue.waiting.is_empty() {
+            queue.since = Some(Instant::now());
+        }
         queue.waiting.push(submission);
         if mem::take(&mut queue.is_idle) {
             drop(queue);
@@ -152,6 +170,16 @@ impl CommitThread {
 
     pub(super) fn figures(&self) -> &Figures {
         &self.shared.figures
+    }
+
+    /// What waits, and how long the slowest write took since the last call.
+    pub(super) fn look(&self) -> CommitLook {
+        let queue = self.shared.queue();
+        let (waiting, bytes) = (queue.waiting.len() as u64, queue.bytes as u64);
+        let age = queue.since.map_or(0, as_us);
+        drop(queue);
+        let slowest = self.shared.figures.slowest_us.swap(0, Ordering::Relaxed);
+        CommitLook { waiting, bytes, slowest_us: slowest.max(age) }
     }
 }
 
@@ -173,13 +201,14 @@ fn run(shared: &Shared, mut sink: impl Sink) {
     // Two vectors change places, so that neither is ever allocated anew.
     let mut group = Vec::new();
     let mut votes = Vec::new();
-    while take_group(shared, &mut group, !votes.is_empty()) {
+    while let Some(since) = take_group(shared, &mut group, !votes.is_empty()) {
         group.splice(..0, votes.drain(..));
         let outcome = sink.write(&mut group);
         let size = group.len() as u64;
         shared.figures.groups.fetch_add(1, Ordering::Relaxed);
         shared.figures.writes.fetch_add(size, Ordering::Relaxed);
         shared.figures.largest_group.fetch_max(size, Ordering::Relaxed);
+        shared.figures.slowest_us.fetch_max(as_us(since), Ordering::Relaxed);
         let is_full = outcome.as_ref().is_err_and(|sentence| is_no_space(sentence));
         for submission in group.drain(..) {
             if is_full && submission.class == Class::Vote {
@@ -197,13 +226,14 @@ fn run(shared: &Shared, mut sink: impl Sink) {
     }
 }
 
-/// Waits for writes and takes them all; false once the queue is closed and empty. While `votes` wait to
+/// Waits for writes and takes them all, and says since when the first of them waited; nothing once the
+/// queue is closed and empty. While `votes` wait to
 /// be tried again, it waits no longer than for that, and may take nothing.
-fn take_group(shared: &Shared, group: &mut Vec<Submission>, votes: bool) -> bool {
+fn take_group(shared: &Shared, group: &mut Vec<Submission>, votes: bool) -> Option<Instant> {
     let mut queue = shared.queue();
     while queue.waiting.is_empty() {
         if queue.is_closed {
-            return false;
+            return None;
         }
         queue.is_idle = true;
         if votes {
@@ -216,7 +246,11 @@ fn take_group(shared: &Shared, group: &mut Vec<Submission>, votes: bool) -> bool
     queue.is_idle = false;
     queue.bytes = 0;
     mem::swap(&mut queue.waiting, group);
-    true
+    Some(queue.since.take().unwrap_or_else(Instant::now))
+}
+
+fn as_us(since: Instant) -> u64 {
+    since.elapsed().as_micros().try_into().unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

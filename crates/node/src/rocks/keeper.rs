@@ -26,7 +26,7 @@ use super::{
     commit::{Flag, Submission},
     keys::{self, Family},
     leaves::{self, Difference, TreeId},
-    store::Shared,
+    shared::Shared,
     tombstones,
 };
 

@@ -10,6 +10,9 @@
 //!         "layout"                                                -> how all this is laid out
 //!         "tree-unsure/" ‖ keyspace (8) ‖ partition (4)           -> nothing: the key says it
 //!         "hint-store"                                            -> the hint store's record
+//!         "last-alive"                                            -> when the node was last alive
+//!         "restored"                                              -> nothing: put back from a copy
+//!         "lost"                                                  -> nothing: begun without what was held
 //! trees   keyspace (8) ‖ partition (4) ‖ leaf (2, all big-endian) -> the leaf's digest
 //! tombstones  as in data                                          -> digest and time of the tombstones
 //! hints   'd' ‖ length (1) of the owner ‖ owner ‖ as in data      -> the hint
@@ -65,6 +68,9 @@ const HOLDS_DATA: &[u8] = b"holds-data/";
 const HASH_BYTES: usize = 8;
 const KEYSPACE_BYTES: usize = 8;
 pub(super) const LAYOUT: &[u8] = b"layout";
+pub(super) const LAST_ALIVE: &[u8] = b"last-alive";
+pub(super) const RESTORED: &[u8] = b"restored";
+pub(super) const LOST: &[u8] = b"lost";
 pub(super) const HINT_STORE: &[u8] = b"hint-store";
 const TREE_UNSURE: &[u8] = b"tree-unsure/";
 const PARTITION_BYTES: usize = 4;

@@ -62,6 +62,11 @@ impl Room {
             && self.left.fetch_sub(bytes, Ordering::Relaxed) >= bytes
     }
 
+    /// Whether data writes are refused.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed)
+    }
+
     /// The disk was looked at.
     pub(super) fn looked(&self, look: Look) -> Option<Change> {
         let was_full = self.is_full.load(Ordering::Relaxed);

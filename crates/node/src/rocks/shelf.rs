@@ -4,6 +4,9 @@
 //! Invariant: every hint has exactly one place, and every place its hint; both change in one batch, with
 //! the hint store's record. All that must be known at a start is in the places, which are small.
 
+#[cfg(test)]
+mod tests;
+
 use anello_protocol::{
     codec::{DecodeError, decode_stored, encode_stored},
     id::NodeId,

@@ -2,10 +2,8 @@
 //!
 //! Invariant: a keyspace's flag "holds data here" is set in memory before its first write is queued (see
 //! [`Held`]), and on disk in the same batch as that write, so that nobody is ever told that there is none.
-//! Whatever RocksDB reports as damage is told as [`Trouble`], whoever met it.
 
 use std::{
-    borrow::Cow,
     collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
@@ -21,16 +19,13 @@ use anello_protocol::{
 use anello_replica::store::{
     CachedRead, Commit, CommitDone, NotTaken, Store, StoreError, StoreEstimate, VnodeRecord,
 };
-use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, ErrorKind, IteratorMode, ReadTier, WriteBatch,
-    WriteOptions,
-};
+use rocksdb::{ColumnFamilyDescriptor, DB, ErrorKind, IteratorMode, ReadTier, WriteBatch};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::watch;
 
 use super::{
-    commit::{Change, Class, CommitThread, Done, Flag, Sink, Submission},
+    commit::{Change, Class, CommitLook, CommitThread, Done, Flag, Sink, Submission},
     held::Held,
     keeper::{Keeper, KeyChange, Upkeep},
     keys::{self, Family},
@@ -40,6 +35,7 @@ use super::{
     recent::Recent,
     room::{Room, is_no_space},
     run::Run,
+    shared::{DatabaseSink, Shared, failed, synced},
     sweep, tombstones,
     trouble::{Trouble, Troubles},
     watch::Watch,
@@ -109,15 +105,14 @@ pub struct RocksStore {
     held: Held,
 }
 
-/// What the commit thread, the watch and readers share.
-pub(super) struct Shared {
-    pub(super) db: DB,
-    pub(super) trees: Trees,
-    pub(super) room: Room,
-    troubles: Troubles,
-    recent: Recent,
-    durability: Durability,
-    run: Mutex<Run>,
+/// Which cluster a node is of, as one store hands it on to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Belonging {
+    /// The membership record.
+    pub(crate) membership: Vec<u8>,
+    /// The keyspaces that have data in the damaged store. The node must not give its word that it holds
+    /// none of them: it may be the only one that does, once it is salvaged.
+    pub(crate) held: BTreeSet<KeyspaceId>,
 }
 
 /// What a store begins with that comes in the place of damaged ones.
@@ -191,7 +186,7 @@ impl RocksStore {
                  were acknowledged may be missing here until other replicas are asked"
             );
         }
-        shared.begin(&run, is_copy || may_have_lost).map_err(failed)?;
+        shared.begin(&run, is_copy || may_have_lost, is_copy).map_err(failed)?;
         let keeper = Keeper::new(&unsure);
         let sink = DatabaseSink { shared: Arc::clone(&shared), flagged: held.clone(), keeper };
         let commits = CommitThread::start(wrap(sink)).map_err(OpenError::Thread)?;
@@ -205,14 +200,16 @@ impl RocksStore {
         durability: Durability,
         partitions: u32,
         replacement: &Replacement,
-        membership: Option<&[u8]>,
+        belonging: Option<&Belonging>,
     ) -> Result<(), OpenError> {
         let store = Self::open(path, durability, partitions)?;
         let meta = store.shared.family(Family::Meta);
         let mut batch = WriteBatch::default();
         batch.put_cf(meta, keys::REPLACES, encode_stored(replacement));
-        if let Some(membership) = membership {
+        batch.put_cf(meta, keys::LOST, []);
+        if let Some(Belonging { membership, held }) = belonging {
             batch.put_cf(meta, keys::MEMBERSHIP, membership);
+            held.iter().for_each(|keyspace| batch.put_cf(meta, keys::holds_data(*keyspace), []));
         }
         let written = store.shared.write(batch, &synced()).and_then(|()| store.end());
         written.map_err(|reason| OpenError::Database { path: path.into(), reason })
@@ -293,6 +290,14 @@ impl RocksStore {
         queued.map_err(|_| NotTaken::Busy)
     }
 
+    /// Queues changes that are taken whatever else waits.
+    pub(super) fn insist(&self, changes: Vec<Change>) {
+        let (upkeep, flag, class) = (Upkeep::Nothing, Flag::Unconcerned, Class::Vote);
+        let submission = Submission { changes, upkeep, flag, class, done: Box::new(|_| ()) };
+        // It is refused only by a store that is closed, which nothing is noted in any more.
+        drop(self.commits.submit(submission));
+    }
+
     /// The keyspaces that have data here, or may have once what is queued is written.
     pub fn held_keyspaces(&self) -> BTreeSet<KeyspaceId> {
         self.held.all()
@@ -315,6 +320,17 @@ impl RocksStore {
             && first(Family::Vnodes)?.is_none())
     }
 
+    /// Why data writes are refused, if they are.
+    pub fn read_only(&self) -> Option<String> {
+        let is_full = self.shared.room.is_full();
+        is_full.then(|| "the disk has too little room left; reads are served".into())
+    }
+
+    /// What waits for the disk; to be called by one who looks again and again.
+    pub fn look_at_queue(&self) -> CommitLook {
+        self.commits.look()
+    }
+
     /// What the commit thread has done.
     pub fn figures(&self) -> CommitFigures {
         let commits = self.commits.figures();
@@ -334,125 +350,6 @@ impl RocksStore {
         }
         // A synced write syncs the whole log before it.
         self.shared.write_run()
-    }
-}
-
-impl Shared {
-    pub(super) fn family(&self, family: Family) -> &ColumnFamily {
-        self.db.cf_handle(family.name()).expect("every family is made when the store is opened")
-    }
-
-    pub(super) fn get(
-        &self,
-        family: Family,
-        key: &[u8],
-    ) -> Result<Option<Vec<u8>>, rocksdb::Error> {
-        let read = self.db.get_cf_opt(self.family(family), key, &options::reading());
-        read.inspect_err(|error| self.look_into(error))
-    }
-
-    /// Tells of it, if that error is damage.
-    pub(super) fn look_into(&self, error: &rocksdb::Error) {
-        if error.kind() == ErrorKind::Corruption {
-            self.troubles.tell(Trouble::Damaged(error.to_string()));
-        }
-    }
-
-    /// Tells that the store has stopped writing for good.
-    pub(super) fn stuck(&self, sentence: String) {
-        self.troubles.tell(Trouble::Stuck(sentence));
-    }
-
-    /// Writes the record of this run as it stands.
-    pub(super) fn write_run(&self) -> Result<(), String> {
-        let run = self.run.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut batch = WriteBatch::default();
-        batch.put_cf(self.family(Family::Meta), keys::RUN, encode_stored(&*run));
-        self.write(batch, &synced())
-    }
-
-    fn write(&self, batch: WriteBatch, options: &WriteOptions) -> Result<(), String> {
-        self.db.write_opt(batch, options).map_err(|error| {
-            self.look_into(&error);
-            let sentence = error.into_string();
-            if is_no_space(&sentence) {
-                self.room.ran_out();
-            }
-            sentence
-        })
-    }
-
-    /// Failures in the background that RocksDB has counted.
-    pub(super) fn background_failures(&self) -> u64 {
-        self.property(Family::Data, "rocksdb.background-errors")
-    }
-
-    /// What lies in memory and has yet to be written to tables.
-    pub(super) fn unwritten(&self) -> u64 {
-        let each = |family: &Family| self.property(*family, "rocksdb.cur-size-all-mem-tables");
-        Family::ALL.iter().map(each).sum()
-    }
-
-    fn versions(&self, key: &DataKey, tier: ReadTier) -> Result<CachedRead, StoreError> {
-        let at = keys::data(key);
-        let decode = |bytes: &[u8]| {
-            decode_stored(bytes).map(CachedRead::Hit).map_err(|reason| {
-                StoreError(format!("what is held of {:?} is damaged: {reason}", key.key))
-            })
-        };
-        if let Some(bytes) = self.recent.get(&at) {
-            return decode(&bytes);
-        }
-        let mut options = options::reading();
-        options.set_read_tier(tier);
-        match self.db.get_pinned_cf_opt(self.family(Family::Data), at, &options) {
-            Ok(None) => Ok(CachedRead::Hit(Versions::new())),
-            Ok(Some(bytes)) => decode(&bytes),
-            Err(error) if error.kind() == ErrorKind::Incomplete => Ok(CachedRead::WouldBlock),
-            Err(error) => {
-                self.look_into(&error);
-                Err(failed(error))
-            }
-        }
-    }
-
-    fn load_held(&self) -> Result<BTreeSet<KeyspaceId>, rocksdb::Error> {
-        let prefix = keys::all_held();
-        let from = IteratorMode::From(prefix, rocksdb::Direction::Forward);
-        let mut held = BTreeSet::new();
-        for entry in self.db.iterator_cf(self.family(Family::Meta), from) {
-            let (key, _) = entry?;
-            match keys::held_keyspace(&key) {
-                Some(keyspace) => held.insert(keyspace),
-                None => break,
-            };
-        }
-        Ok(held)
-    }
-
-    fn begin(&self, run: &Run, forget_vnodes: bool) -> Result<(), rocksdb::Error> {
-        let mut batch = WriteBatch::default();
-        if forget_vnodes {
-            for entry in self.db.iterator_cf(self.family(Family::Vnodes), IteratorMode::Start) {
-                batch.delete_cf(self.family(Family::Vnodes), entry?.0);
-            }
-        }
-        batch.put_cf(self.family(Family::Meta), keys::RUN, encode_stored(run));
-        self.db.write_opt(batch, &synced())
-    }
-
-    fn bytes(&self) -> u64 {
-        let properties = [
-            "rocksdb.total-sst-files-size",
-            "rocksdb.total-blob-file-size",
-            "rocksdb.cur-size-all-mem-tables",
-        ];
-        let all = Family::ALL.iter().flat_map(|family| properties.map(|name| (*family, name)));
-        all.map(|(family, name)| self.property(family, name)).sum()
-    }
-
-    pub(super) fn property(&self, family: Family, name: &str) -> u64 {
-        self.db.property_int_value_cf(self.family(family), name).ok().flatten().unwrap_or(0)
     }
 }
 
@@ -518,65 +415,6 @@ impl MembershipStore for RocksStore {
     }
 }
 
-/// Writes groups into the database, each as one batch.
-pub(super) struct DatabaseSink {
-    shared: Arc<Shared>,
-    /// Keyspaces whose flag is on disk.
-    flagged: BTreeSet<KeyspaceId>,
-    keeper: Keeper,
-}
-
-impl Sink for DatabaseSink {
-    fn write(&mut self, group: &mut [Submission]) -> Result<(), String> {
-        let outcome = self.write_batch(group);
-        self.settle(group, outcome.is_ok());
-        outcome
-    }
-}
-
-impl DatabaseSink {
-    pub(super) fn settle(&mut self, group: &mut [Submission], is_durable: bool) {
-        self.keeper.settle(&self.shared, group, is_durable);
-        self.shared.recent.committed(group, is_durable);
-    }
-
-    pub(super) fn write_batch(&mut self, group: &[Submission]) -> Result<(), String> {
-        let mut batch = WriteBatch::default();
-        self.keeper.prepare(&self.shared, group, &mut batch)?;
-        let mut flagged = Cow::Borrowed(&self.flagged);
-        let meta = self.shared.family(Family::Meta);
-        for submission in group {
-            for Change { family, key, value } in &submission.changes {
-                match value {
-                    Some(value) => batch.put_cf(self.shared.family(*family), key, value),
-                    None => batch.delete_cf(self.shared.family(*family), key),
-                }
-            }
-            match submission.flag {
-                Flag::Holds(keyspace) if !flagged.contains(&keyspace) => {
-                    batch.put_cf(meta, keys::holds_data(keyspace), []);
-                    flagged.to_mut().insert(keyspace);
-                }
-                Flag::Swept(keyspace) => {
-                    batch.delete_cf(meta, keys::holds_data(keyspace));
-                    flagged.to_mut().remove(&keyspace);
-                }
-                Flag::Holds(_) | Flag::Unconcerned => {}
-            }
-        }
-        let has_vote = group.iter().any(|submission| submission.class == Class::Vote);
-        let options = match self.shared.durability {
-            Durability::Os if !has_vote => WriteOptions::default(),
-            Durability::Os | Durability::Sync => synced(),
-        };
-        self.shared.write(batch, &options)?;
-        if let Cow::Owned(flagged) = flagged {
-            self.flagged = flagged;
-        }
-        Ok(())
-    }
-}
-
 /// The trees that are stored, and which of them can't be trusted.
 fn load_trees(db: &DB, partitions: u32) -> Result<(Trees, BTreeSet<TreeId>), String> {
     let family = |family: Family| {
@@ -592,14 +430,4 @@ fn load_trees(db: &DB, partitions: u32) -> Result<(Trees, BTreeSet<TreeId>), Str
         };
     }
     Ok((Trees::load(db, family(Family::Trees), &unsure, partitions)?, unsure))
-}
-
-fn failed(error: rocksdb::Error) -> StoreError {
-    StoreError(error.into_string())
-}
-
-fn synced() -> WriteOptions {
-    let mut options = WriteOptions::default();
-    options.set_sync(true);
-    options
 }

@@ -13,7 +13,9 @@ use anello_protocol::{
 };
 
 use anello_gossip::MembershipStore;
-use anello_replica::store::{CachedRead, Commit, Store, Summary, conformance};
+use anello_replica::store::{
+    CachedRead, Commit, NotTaken, Store, Summary, VnodeRecord, conformance,
+};
 
 use super::{
     RocksStore,
@@ -22,18 +24,22 @@ use super::{
 };
 use crate::config::Durability;
 
+#[path = "../../tests/fleet/disk.rs"]
+#[allow(dead_code, unreachable_pub)]
+pub(crate) mod disk;
+
 /// Long enough for anything that is to happen on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) const PARTITIONS: u32 = 256;
 
-pub(super) fn key(keyspace: u64, number: u64) -> DataKey {
+pub(crate) fn key(keyspace: u64, number: u64) -> DataKey {
     // Scattered, as hashes are.
     let hash = KeyHash(number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     let key = Key::new(format!("key-{number}").into_bytes()).expect("within the bound");
     DataKey { hash, keyspace: KeyspaceId(keyspace), key }
 }
 
-pub(super) fn versions(number: u64, bytes: usize) -> Versions {
+pub(crate) fn versions(number: u64, bytes: usize) -> Versions {
     let actor = ActorId { incarnation: Incarnation(7), birth: 1 };
     Versions::from(Version {
         dot: Dot { actor, counter: number + 1 },
@@ -58,14 +64,24 @@ fn commit(key: &DataKey, versions: Versions) -> Commit {
     }
 }
 
-pub(super) fn write(store: &RocksStore, key: &DataKey, versions: Versions) {
+pub(crate) fn write(store: &RocksStore, key: &DataKey, versions: Versions) {
+    write_with(store, key, versions, None);
+}
+
+pub(crate) fn write_with(
+    store: &RocksStore,
+    key: &DataKey,
+    versions: Versions,
+    vnode_record: Option<VnodeRecord>,
+) {
     let (done, outcome) = mpsc::channel();
     let done = Box::new(move |result| done.send(result).expect("the test listens"));
-    store.commit(commit(key, versions), done).expect("room");
+    let commit = Commit { vnode_record, ..commit(key, versions) };
+    store.commit(commit, done).expect("room");
     outcome.recv().expect("told").expect("durable");
 }
 
-pub(super) fn open(dir: &tempfile::TempDir) -> Arc<RocksStore> {
+pub(crate) fn open(dir: &tempfile::TempDir) -> Arc<RocksStore> {
     Arc::new(RocksStore::open(&dir.path().join("db"), Durability::Sync, PARTITIONS).expect("opens"))
 }
 
@@ -240,4 +256,47 @@ fn a_damaged_record_is_an_error_and_never_an_empty_key() {
     outcome.recv().expect("told").expect("durable");
     let error = store.read(&key(1, 1)).expect_err("damaged");
     assert!(error.to_string().contains("format 9"), "{error}");
+}
+
+/// Votes are taken as long as the log has room, and wait for more when it has none; the store writes again by
+/// itself.
+#[test]
+fn votes_outlast_a_disk_without_any_room_and_the_store_recovers() {
+    const VOTES: usize = 100;
+    let dir = tempfile::tempdir().expect("a directory");
+    let Some(disk) = disk::SmallDisk::mount(dir.path(), 200) else { return };
+    let store = open(&dir);
+    write(&store, &key(1, 1), versions(1, 1_000));
+    disk.fill(0);
+    let (told, outcomes) = mpsc::channel();
+    // More than RocksDB has set aside for its log.
+    for number in 0..VOTES {
+        let told = told.clone();
+        let record = vec![number as u8; 1 << 20];
+        store.save(record, Box::new(move |saved| drop(told.send(saved))));
+    }
+    let began = Instant::now();
+    while !store.shared().room.has_failed() {
+        assert!(began.elapsed() < PATIENCE, "the log had room for all");
+        std::thread::yield_now();
+    }
+    let refused = store.commit(commit(&key(1, 2), versions(2, 10)), Box::new(|_| ()));
+    assert_eq!(refused, Err(NotTaken::DiskFull));
+    assert_eq!(store.read(&key(1, 1)), Ok(versions(1, 1_000)), "reads are served");
+    disk.make_room();
+    for _ in 0..VOTES {
+        assert_eq!(outcomes.recv_timeout(PATIENCE), Ok(Ok(())), "no vote fails");
+    }
+    eprintln!("votes were taken after {:?}", began.elapsed());
+    assert_eq!(store.load(), Ok(Some(vec![VOTES as u8 - 1; 1 << 20])), "the last one stays");
+    let began = Instant::now();
+    while store.commit(commit(&key(1, 2), versions(2, 10)), Box::new(|_| ())).is_err() {
+        assert!(began.elapsed() < PATIENCE, "no data is taken");
+        std::thread::yield_now();
+    }
+    write(&store, &key(1, 3), versions(3, 10));
+    drop(store);
+    let store = open(&dir);
+    assert_eq!(store.read(&key(1, 3)), Ok(versions(3, 10)));
+    assert_eq!(*store.trouble().borrow(), None);
 }

@@ -27,7 +27,8 @@ use super::{
     keeper::{Mend, Upkeep},
     keys::{self, Family},
     leaves::{self, TreeId},
-    store::{RocksStore, Shared},
+    shared::Shared,
+    store::RocksStore,
     tombstones,
 };
 

@@ -16,7 +16,7 @@ use std::{
 
 use super::{
     room::{Change, Look, is_no_space},
-    store::Shared,
+    shared::Shared,
 };
 
 /// Between two looks.

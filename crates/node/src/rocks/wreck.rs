@@ -13,7 +13,8 @@ use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator};
 use super::{
     keys::{self, Family},
     options,
-    store::Replacement,
+    shared::load_held,
+    store::{Belonging, Replacement},
 };
 
 /// Entries that are read in one go.
@@ -62,9 +63,10 @@ impl Wreck {
         self.is_whole
     }
 
-    /// The membership record, if it can be read.
-    pub(crate) fn membership(&self) -> Option<Vec<u8>> {
-        self.meta(keys::MEMBERSHIP)
+    /// The membership record and what goes with it, if all of that can be read.
+    pub(crate) fn belonging(&self) -> Option<Belonging> {
+        let held = load_held(&self.db, self.family(Family::Meta)).ok()?;
+        Some(Belonging { membership: self.meta(keys::MEMBERSHIP)?, held })
     }
 
     /// Which damaged stores this one was to replace itself.
@@ -134,4 +136,127 @@ fn beyond(iterator: &mut DBRawIterator<'_>, hash: u64) -> Option<Vec<u8>> {
         if is_readable(middle) { good = middle } else { bad = middle }
     }
     Some(keys::first_of(good))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::PathBuf};
+
+    use anello_protocol::id::PartitionId;
+    use anello_replica::store::{Commit, Store, Summary};
+
+    use super::*;
+    use crate::{
+        config::Durability,
+        rocks::{
+            RocksStore, Trouble,
+            tests::{disk, key, open, versions, write},
+        },
+    };
+
+    const ENTRIES: u64 = 2_000;
+
+    /// A store with all of its entries in tables, and where it is.
+    fn in_tables(dir: &tempfile::TempDir) -> PathBuf {
+        let store = open(dir);
+        for number in 0..ENTRIES {
+            let (key, versions) = (key(1, number), versions(number, 300));
+            let commit = Commit {
+                partition: PartitionId(0),
+                key,
+                versions: versions.into(),
+                replaced: Summary::default(),
+                vnode_record: None,
+            };
+            store.commit(commit, Box::new(|_| ())).expect("room");
+        }
+        write(&store, &key(1, ENTRIES), versions(ENTRIES, 300));
+        let shared = store.shared();
+        shared.db.flush_cf(shared.family(Family::Data)).expect("flushed");
+        drop(store);
+        dir.path().join("db")
+    }
+
+    /// Turns bytes around in the largest table.
+    fn damage(db: &Path, places: &[(usize, usize)]) {
+        let table = disk::largest(db, "sst");
+        places
+            .iter()
+            .for_each(|(numerator, denominator)| disk::damage(&table, *numerator, *denominator));
+    }
+
+    fn salvage(wreck: &Wreck) -> (Vec<(DataKey, Versions)>, u64) {
+        let (mut entries, mut unreadable, mut next) = (Vec::new(), 0, Some(Vec::new()));
+        while let Some(from) = next {
+            let step = wreck.step(&from);
+            assert!(step.entries.len() <= STEP, "in bounded steps");
+            assert!(step.next.as_ref().is_none_or(|next| *next > from), "it gets on");
+            entries.extend(step.entries);
+            unreadable += step.unreadable;
+            next = step.next;
+        }
+        (entries, unreadable)
+    }
+
+    #[test]
+    fn of_a_store_without_damage_everything_is_read() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let db = in_tables(&dir);
+        let wreck = Wreck::open(&db).expect("opens");
+        assert!(wreck.is_whole());
+        let (entries, unreadable) = salvage(&wreck);
+        assert_eq!((entries.len() as u64, unreadable), (ENTRIES + 1, 0));
+    }
+
+    #[test]
+    fn around_damaged_blocks_everything_is_read_and_nothing_wrong() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let db = in_tables(&dir);
+        damage(&db, &[(1, 4), (1, 2)]);
+        let wreck = Wreck::open(&db).expect("opens");
+        assert!(wreck.is_whole(), "its log and its list of files are");
+        let (entries, unreadable) = salvage(&wreck);
+        assert_eq!(unreadable, 2);
+        let missing = ENTRIES + 1 - entries.len() as u64;
+        assert!((1..200).contains(&missing), "{missing} are hidden");
+        for (found, versions_found) in entries {
+            let number = (0..=ENTRIES).find(|number| key(1, *number) == found).expect("its own");
+            assert_eq!(versions_found, versions(number, 300));
+        }
+    }
+
+    /// It may have held anything, newer than what lies below it.
+    #[test]
+    fn a_table_that_is_gone_is_damage_and_hides_what_it_spanned() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let db = in_tables(&dir);
+        fs::remove_file(disk::largest(&db, "sst")).expect("removed");
+        let opened = RocksStore::open(&db, Durability::Sync, 256);
+        assert!(matches!(opened, Err(crate::rocks::OpenError::Corrupt { .. })));
+        let wreck = Wreck::open(&db).expect("opens");
+        assert!(!wreck.is_whole());
+        assert_eq!(salvage(&wreck), (Vec::new(), 1));
+    }
+
+    #[test]
+    fn damage_is_told_by_whoever_reads_it_and_never_read_as_absence() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let db = in_tables(&dir);
+        damage(&db, &[(1, 2)]);
+        let store =
+            RocksStore::open(&db, Durability::Sync, 256).expect("opens: no block is read for it");
+        let trouble = store.trouble();
+        assert_eq!(*trouble.borrow(), None);
+        let failed = (0..=ENTRIES).filter(|number| match store.read(&key(1, *number)) {
+            Ok(found) => {
+                assert_eq!(found, versions(*number, 300));
+                false
+            }
+            Err(_) => true,
+        });
+        assert!(failed.count() > 0);
+        assert!(
+            matches!(&*trouble.borrow(), Some(Trouble::Damaged(what)) if what.contains("checksum"))
+        );
+    }
 }

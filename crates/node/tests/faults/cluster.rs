@@ -105,25 +105,25 @@ impl Cluster {
     /// Starts a full round of anti-entropy at these nodes, and waits until it is done and all their
     /// partitions are in step with their other replicas.
     pub fn antientropy_round(&self, ids: &[&str], within: Duration) -> Result<(), String> {
-        let round = |status: &Value| status["antientropy"]["last_round"].clone();
-        let before: Vec<_> = ids.iter().map(|id| round(&self.status(id))).collect();
+        let mut started = Vec::new();
         for id in ids {
             let answer = http::request(self.node(id).http, "POST", "/admin/antientropy", &[], b"")
                 .map_err(|error| format!("{id}: POST /admin/antientropy: {error}"))?;
             if answer.status != 202 {
                 return Err(format!("{id}: POST /admin/antientropy: {}", answer.status));
             }
+            started.push((id, answer.json()["round"].as_u64().expect("the round's number")));
         }
         let end = Instant::now() + within;
-        for (id, before) in ids.iter().zip(before) {
+        for (id, round) in started {
             loop {
-                let status = self.status(id);
-                let in_sync = &status["antientropy"]["partitions_in_sync"];
-                if round(&status) != before && in_sync.is_u64() && *in_sync == status["vnodes"] {
+                let figures = self.status(id)["antientropy"].clone();
+                let is_done = figures["rounds"].as_u64().expect("a count") >= round;
+                if is_done && figures["partitions_in_sync"] == figures["partitions"] {
                     break;
                 }
                 if Instant::now() > end {
-                    return Err(format!("{id} is not in step within {within:?}: {status}"));
+                    return Err(format!("{id} is not in step within {within:?}: {figures}"));
                 }
                 std::thread::sleep(Duration::from_millis(50));
             }

@@ -1,14 +1,10 @@
 //! What a scenario finds wrong. It goes on after the first finding, so that one run tells all.
 
 use std::{
-    collections::BTreeMap,
     fmt::Display,
-    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
-
-use serde_json::Value;
 
 use super::{
     account::{Account, Request, show},
@@ -16,6 +12,7 @@ use super::{
     door::found,
     fleet::http,
     ledger::Ledger,
+    replicas::Replicas,
 };
 
 /// What is wrong so far.
@@ -69,65 +66,34 @@ impl Findings {
         self.expect(stale.is_empty(), format!("stale: {}", show(&stale, self.since)));
     }
 
-    /// Reads every key once, through nodes in turn: wrong if an acknowledged write is missing, or, where
-    /// the replicas are to be equal, if one of them lacked anything at this first look. (A read repairs
-    /// what it sees: a second look would tell nothing.)
-    pub fn look(
-        &mut self,
-        cluster: &Cluster,
-        ledger: &Ledger,
-        via: &[&str],
-        level: &str,
-        equal: bool,
-    ) {
+    /// Reads every key once, through nodes in turn: wrong if an acknowledged write is missing.
+    pub fn look(&mut self, cluster: &Cluster, ledger: &Ledger, via: &[&str], level: &str) {
         let keys = ledger.keys();
         let scope = level.starts_with("local").then(|| &via[0][..2]);
-        let (send, answers) = mpsc::channel();
-        thread::scope(|scope| {
-            for (at, id) in via.iter().enumerate() {
-                let (send, keys, http) = (send.clone(), &keys, cluster.node(id).http);
-                scope.spawn(move || {
-                    for key in keys.iter().skip(at).step_by(via.len()) {
-                        let headers = [("Anello-Consistency", level), ("Anello-Explain", "true")];
-                        let path = format!("/kv/{key}");
-                        let answer = http::request(http, "GET", &path, &headers, b"");
-                        send.send((key, answer)).expect("the receiver is there");
-                    }
-                });
-            }
-        });
-        drop(send);
         let mut missing = Vec::new();
-        let mut not_equal: BTreeMap<String, u32> = BTreeMap::new();
-        for (key, answer) in answers {
-            let answer = answer.map_err(|error| error.to_string());
-            match answer.and_then(|answer| found(&answer).map(|found| (answer, found))) {
-                Ok((answer, found)) => {
-                    missing.extend(
-                        ledger
-                            .floor(key, scope)
-                            .missing(&found)
-                            .map(|what| format!("{key}: {what}")),
-                    );
-                    for replica in lacking(&answer) {
-                        *not_equal.entry(replica).or_default() += 1;
-                    }
-                }
-                Err(why) => missing.push(format!("{key}: {why}")),
-            }
+        for (key, id) in keys.iter().zip(via.iter().cycle()) {
+            let (node, path) = (cluster.node(id).http, format!("/kv/{key}"));
+            let answer = http::request(node, "GET", &path, &[("Anello-Consistency", level)], b"");
+            let found = answer.map_err(|error| error.to_string()).and_then(|answer| found(&answer));
+            let wrong = match found {
+                Ok(found) => ledger.floor(key, scope).missing(&found),
+                Err(why) => Some(why),
+            };
+            missing.extend(wrong.map(|what| format!("{key} at {id}: {what}")));
         }
-        println!(
-            "{} keys read at {level}; replicas that lacked something: {not_equal:?}",
-            keys.len()
-        );
+        println!("{} keys read at {level}, {} not right", keys.len(), missing.len());
         let few: Vec<_> = missing.iter().take(8).collect();
         self.expect(missing.is_empty(), format!("{} keys not right: {few:#?}", missing.len()));
-        if equal {
-            self.expect(
-                not_equal.is_empty(),
-                format!("of {} keys, replicas lacked: {not_equal:?}", keys.len()),
-            );
-        }
+    }
+
+    /// Wrong unless all replicas of these keys are equal at that time.
+    pub fn expect_equal(&mut self, cluster: &Cluster, keys: &[String], until: Instant) {
+        let start = Instant::now();
+        let lacking = Replicas::of(cluster).lacking_after(keys, until);
+        let took = start.elapsed();
+        println!("replicas of {} keys looked at for {took:.1?}; lacking: {lacking:?}", keys.len());
+        let what = format!("of {} keys, replicas lack: {lacking:?}", keys.len());
+        self.expect(lacking.is_empty(), what);
     }
 
     /// Panics if anything was wrong.
@@ -135,15 +101,4 @@ impl Findings {
     pub fn end(self) {
         assert!(self.wrong.is_empty(), "found wrong:\n- {}", self.wrong.join("\n- "));
     }
-}
-
-/// The replicas whose part in a read was not to answer with all that there is.
-fn lacking(answer: &http::Answer) -> Vec<String> {
-    let receipt: Value = answer
-        .header("Anello-Receipt")
-        .and_then(|receipt| serde_json::from_str(receipt).ok())
-        .unwrap_or_else(|| panic!("a receipt was asked for: {answer:?}"));
-    let replicas = receipt["replicas"].as_array().into_iter().flatten();
-    let lacking = replicas.filter(|replica| replica["outcome"] != "answered");
-    lacking.map(|replica| format!("{} {}", replica["id"], replica["outcome"])).collect()
 }

@@ -25,4 +25,5 @@ mod links;
 mod load;
 mod network;
 mod repair;
+mod replicas;
 mod stops;

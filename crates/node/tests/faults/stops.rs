@@ -44,7 +44,7 @@ fn a_rolling_restart_fails_no_request() {
         });
         cluster.wait_reachable(PATIENCE);
         for ledger in ledgers {
-            findings.look(&cluster, &ledger, &ids, "quorum", false);
+            findings.look(&cluster, &ledger, &ids, "quorum");
         }
         findings.end();
     });
@@ -88,7 +88,7 @@ fn a_paused_node_is_routed_around_and_serves_nothing_stale_afterwards() {
             .iter()
             .any(|request| request.node == victim && request.start > resumed && request.is_done());
         findings.expect(served, "it serves again");
-        findings.look(&cluster, &ledger, &[victim], "quorum", false);
+        findings.look(&cluster, &ledger, &[victim], "quorum");
         findings.end();
     });
 }

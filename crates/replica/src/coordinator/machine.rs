@@ -14,7 +14,7 @@ use anello_protocol::{
     id::{Datacenter, NodeId},
     message::{
         client::{Get, KeyLocation, LocateKey, MAX_TIMEOUT_MS, RequestError, Write},
-        replica::{ForwardWrite, Refusal, RelayVersions, RelayedAck},
+        replica::{ForwardWrite, Refusal, RelayFailure, RelayVersions, RelayedAck},
     },
     time::{Moment, Now},
 };
@@ -103,6 +103,7 @@ impl Coordinator {
     /// Takes one input in; what is to be done about it is in [`Coordinator::next_effect`].
     pub fn handle(&mut self, now: Now, input: Input) {
         self.desk.now = now;
+        self.desk.peers.at(now.moment);
         match input {
             Input::Get { token, get } => self.get(token, get),
             Input::Write { token, write } => self.write(token, write, false),
@@ -111,6 +112,9 @@ impl Coordinator {
             Input::Acked(ack) => self.acked(ack),
             Input::Answered { call, from, outcome } => {
                 self.desk.peers.answered(&from);
+                if says_busy(&outcome) {
+                    self.desk.peers.was_busy(&from);
+                }
                 self.with(call.request, |request, desk| {
                     request.answered(desk, call.attempt, outcome);
                 });
@@ -208,6 +212,9 @@ impl Coordinator {
         let RelayedAck { ticket, replica, outcome } = ack;
         if ticket.coordinator != self.desk.number {
             return;
+        }
+        if let Err(RelayFailure::Busy | RelayFailure::Refused(Refusal::Busy)) = outcome {
+            self.desk.peers.was_busy(&replica);
         }
         self.with(replicate::request_of(ticket), |request, desk| {
             if let Request::Write(write) = request {
@@ -388,5 +395,19 @@ impl Request {
             Request::Write(write) => write.shed(desk, overloaded()),
             Request::Relay(_) => {}
         }
+    }
+}
+
+/// Whether a node had no room for a message, at its door or behind it.
+fn says_busy(outcome: &Result<Incoming, CallFailure>) -> bool {
+    match outcome {
+        Err(failure) => *failure == CallFailure::Busy,
+        Ok(
+            Incoming::Read(Err(Refusal::Busy))
+            | Incoming::Stored(Err(Refusal::Busy))
+            | Incoming::Minted(Err(Refusal::Busy))
+            | Incoming::Forwarded(Err(Refusal::Busy)),
+        ) => true,
+        Ok(_) => false,
     }
 }

@@ -2,19 +2,29 @@
 //!
 //! Reachability is told by the failure detector; latency and load are this coordinator's own
 //! experience. A node that is passed over for being slow is slowly forgiven, so that it is tried again.
+//! One that has answered that it is busy comes after all others that are as near, for a moment.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anello_protocol::{
     id::{Datacenter, NodeId},
     message::client::Place,
+    time::Moment,
 };
+
+/// For how long a node that was busy is asked after others: about as long as a full queue takes to drain.
+const BUSY_FOR: Duration = Duration::from_millis(250);
 
 /// See the head of this file.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     unreachable: BTreeSet<NodeId>,
     seen: BTreeMap<NodeId, Peer>,
+    /// When this coordinator last heard anything.
+    now: Moment,
 }
 
 #[derive(Debug, Default)]
@@ -22,9 +32,22 @@ struct Peer {
     in_flight: u32,
     /// A moving average over its answers to reads.
     latency_us: u64,
+    /// Until when it is taken for busy.
+    busy_until: Moment,
 }
 
 impl Peers {
+    /// The time goes on.
+    pub(super) fn at(&mut self, now: Moment) {
+        self.now = now;
+    }
+
+    /// A node had no room for a message.
+    pub(super) fn was_busy(&mut self, node: &NodeId) {
+        let until = self.now + BUSY_FOR;
+        self.seen.entry(node.clone()).or_default().busy_until = until;
+    }
+
     /// The failure detector has another verdict.
     pub(super) fn reachability_changed(&mut self, node: NodeId, reachable: bool) {
         if reachable {
@@ -53,7 +76,7 @@ impl Peers {
         match self.seen.get_mut(node) {
             Some(peer) => peer.in_flight += 1,
             None => {
-                self.seen.insert(node.clone(), Peer { in_flight: 1, latency_us: 0 });
+                self.seen.insert(node.clone(), Peer { in_flight: 1, ..Peer::default() });
             }
         }
     }
@@ -83,7 +106,8 @@ impl Peers {
     }
 
     /// The order in which to ask the nodes at these places: this one, then those that can be reached,
-    /// those of this datacenter first, and among equals the one that is likely to answer first.
+    /// those of this datacenter first, and among equals those that are not busy, and the one that is
+    /// likely to answer first.
     pub(super) fn order(
         &self,
         places: &[Place],
@@ -102,14 +126,15 @@ impl Peers {
                     let near = place.datacenter == *datacenter;
                     1 + 2 * u8::from(!self.is_reachable(&place.id)) + u8::from(!near)
                 };
-                let load = self.seen.get(&place.id).map_or(0, |peer| {
-                    peer.latency_us.saturating_mul(u64::from(peer.in_flight) + 1)
+                let (busy, load) = self.seen.get(&place.id).map_or((false, 0), |peer| {
+                    let load = peer.latency_us.saturating_mul(u64::from(peer.in_flight) + 1);
+                    (peer.busy_until > self.now, load)
                 });
-                (rank, load, at)
+                (rank, busy, load, at)
             })
             .collect();
         order.sort_unstable();
-        order.into_iter().map(|(_, _, at)| at).collect()
+        order.into_iter().map(|(_, _, _, at)| at).collect()
     }
 }
 
@@ -163,6 +188,18 @@ mod tests {
         for _ in 0..1000 {
             peers.passed_over(&node("a"));
         }
+        assert_eq!(order(&peers, "x")[0], "a");
+    }
+    #[test]
+    fn the_busy_come_after_those_as_near_for_a_moment() {
+        let mut peers = Peers::default();
+        peers.at(Moment(1_000_000));
+        peers.was_busy(&node("a"));
+        assert_eq!(order(&peers, "x"), ["b", "d", "a", "c"], "near and busy before far");
+        assert_eq!(order(&peers, "a"), ["a", "b", "d", "c"], "the own vnode is asked all the same");
+        peers.at(Moment(1_000_000 + 249_000));
+        assert_eq!(order(&peers, "x")[0], "b");
+        peers.at(Moment(1_000_000 + 251_000));
         assert_eq!(order(&peers, "x")[0], "a");
     }
 }

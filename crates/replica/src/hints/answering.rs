@@ -177,7 +177,7 @@ fn verdict(outcome: &Result<Incoming, CallFailure>) -> Verdict {
         | Refusal::ForgedContext
         | Refusal::TooManySiblings(_)
         | Refusal::Quarantined
-        | Refusal::DiskFull
         | Refusal::HintsFull => Verdict::OneFailed,
+        Refusal::DiskFull => Verdict::AllFailed(Duration::ZERO),
     }
 }

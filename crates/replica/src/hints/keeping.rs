@@ -19,10 +19,7 @@ use super::{
     open::{KeyState, OpenHint, Removal, Task, Waiting, Why},
     store::{Hint, HintChange},
 };
-use crate::{
-    replica,
-    store::{NotTaken, VnodeRecord},
-};
+use crate::{replica, store::VnodeRecord};
 
 /// An owner and a key: what one hint is for.
 pub(super) type Place = (NodeId, DataKey);
@@ -292,10 +289,7 @@ impl HintStore {
             CommitOutcome::NotTaken(why) => {
                 replies.extend(self.withdraw_from(place, number));
                 self.close_if_settled(place);
-                Some(match why {
-                    NotTaken::Busy => Refusal::Busy,
-                    NotTaken::DiskFull => Refusal::DiskFull,
-                })
+                Some(replica::refusal_of(why))
             }
             CommitOutcome::Failed(sentence) => {
                 let open = self.open(place);

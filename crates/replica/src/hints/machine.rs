@@ -264,8 +264,10 @@ impl HintStore {
         };
         let keyspace = view.keyspace_of(key.keyspace).ok_or(Refusal::NotOwner)?;
         let placement = view.placement(keyspace, key.hash);
-        // What one of the key's own replicas is given, it holds as such.
-        if placement.index_of(owner).is_none() || placement.index_of(&self.node).is_some() {
+        // A replica keeps hints for its neighbours where nobody else is left to. But dots it issues as one.
+        let issues_as_replica =
+            matches!(request, Request::Mint(_)) && placement.index_of(&self.node).is_some();
+        if placement.index_of(owner).is_none() || *owner == self.node || issues_as_replica {
             return Err(Refusal::NotOwner);
         }
         match self.frozen {

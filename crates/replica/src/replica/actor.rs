@@ -98,6 +98,14 @@ impl Message for Quarantine {
     type Result = ();
 }
 
+/// Asks a vnode how many requests wait for the store.
+#[derive(Clone, Copy, Debug)]
+pub struct CountWaiting;
+
+impl Message for CountWaiting {
+    type Result = usize;
+}
+
 /// Tells a vnode to end. Whoever waits for an answer gets none.
 ///
 /// One that may be started again in the same process has to be frozen first: what it has given to the
@@ -289,6 +297,14 @@ impl Handler<Thaw> for ReplicaActor {
     fn handle(&mut self, _: Thaw, context: &mut Self::Context) {
         self.freezers.clear();
         self.turn(context, Input::Thaw);
+    }
+}
+
+impl Handler<CountWaiting> for ReplicaActor {
+    type Result = usize;
+
+    fn handle(&mut self, _: CountWaiting, _: &mut Self::Context) -> usize {
+        self.replica.waiting()
     }
 }
 

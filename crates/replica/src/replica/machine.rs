@@ -439,7 +439,7 @@ fn open_key<'a>(keys: &'a mut BTreeMap<DataKey, KeyState>, key: &DataKey) -> &'a
     }
 }
 
-fn refusal_of(why: NotTaken) -> Refusal {
+pub(crate) fn refusal_of(why: NotTaken) -> Refusal {
     match why {
         NotTaken::Busy => Refusal::Busy,
         NotTaken::DiskFull => Refusal::DiskFull,

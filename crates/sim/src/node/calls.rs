@@ -9,7 +9,6 @@ use anello_antientropy::{
 use anello_gossip::To;
 use anello_protocol::{
     id::NodeId,
-    message::replica::Refusal,
     time::{Moment, Now},
 };
 use anello_replica::{
@@ -115,15 +114,6 @@ impl Node {
         // Late answers and second copies of one find nobody who waits.
         let running = self.running.as_mut()?;
         let (caller, callee) = running.calls.remove(&call)?;
-        let is_quarantined = matches!(
-            outcome,
-            Ok(AnswerFrame::Roots(Err(Refusal::Quarantined))
-                | AnswerFrame::Ranges(Err(Refusal::Quarantined))
-                | AnswerFrame::Keys(Err(Refusal::Quarantined)))
-        );
-        if is_quarantined {
-            running.peers_quarantined.insert(callee.clone());
-        }
         Some(outcome_for(caller, callee, outcome))
     }
 }

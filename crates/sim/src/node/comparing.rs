@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use anello_antientropy::{Effect, Input, Outgoing, Reply};
+use anello_antientropy::{Effect, Input, Outgoing, Reply, quarantine};
 use anello_protocol::time::Now;
 
 use super::{Caller, Inner, Node, Out};
@@ -59,11 +59,18 @@ impl Node {
                     };
                     queue.extend(self.answer(asker, answer, out));
                 }
+                Effect::InStep { keyspace, partition, peer } => {
+                    let input = quarantine::Input::InStep { keyspace, partition, peer };
+                    queue.push_back(Inner::Quarantine(input));
+                }
+                Effect::PeerQuarantined(peer) => {
+                    let input = quarantine::Input::PeerQuarantined(peer);
+                    queue.push_back(Inner::Quarantine(input));
+                }
                 Effect::Report(report) => {
                     out.push(Out::Note(format!("{}: {report:?}", self.id())));
                 }
             }
         }
-        self.look_for_steps(queue);
     }
 }

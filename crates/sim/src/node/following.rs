@@ -120,6 +120,10 @@ impl Node {
                     },
                 ]);
             }
+            MembershipEvent::LostDisk => {
+                self.disk.push(DiskWrite::Lost);
+                queue.push_back(Inner::Quarantine(quarantine::Input::Lost));
+            }
             MembershipEvent::Ready => running.is_ready = true,
             MembershipEvent::NotReady(_) => running.is_ready = false,
             MembershipEvent::Refused(reason) => {
@@ -166,10 +170,15 @@ impl Node {
             let input = ReplicaInput::ClusterChanged(Arc::clone(&view));
             queue.push_back(Inner::Replica(*partition, input));
         }
+        let quarantined = match running.quarantine.is_on() {
+            true => running.replicas.keys().copied().collect(),
+            false => BTreeSet::new(),
+        };
         queue.extend([
+            Inner::Trees(TreeInput::ClusterChanged(Arc::clone(&view))),
+            Inner::Trees(TreeInput::Quarantined(quarantined)),
             Inner::Quarantine(quarantine::Input::ClusterChanged(Arc::clone(&view))),
             Inner::Hints(HintInput::ClusterChanged(Arc::clone(&view))),
-            Inner::Trees(TreeInput::ClusterChanged(Arc::clone(&view))),
             Inner::Purger(purge::Input::ClusterChanged(Arc::clone(&view))),
             Inner::Coordinator(CoordinatorInput::ClusterChanged(Arc::clone(&view))),
         ]);

@@ -1,6 +1,6 @@
 //! The node's purger and its quarantine, and what they want done.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use anello_antientropy::{
     Input as TreeInput,
@@ -67,7 +67,6 @@ impl Node {
                 quarantine::Effect::Save(alive) => self.disk.push(DiskWrite::Alive(alive)),
                 quarantine::Effect::Quarantine(is_on) => {
                     let partitions: BTreeSet<_> = running.replicas.keys().copied().collect();
-                    running.steps = is_on.then(BTreeMap::new);
                     for partition in &partitions {
                         let input = ReplicaInput::Quarantined(is_on);
                         queue.push_back(Inner::Replica(*partition, input));
@@ -77,39 +76,11 @@ impl Node {
                     queue.push_back(Inner::Purger(purge::Input::Quarantined(is_on)));
                     if !is_on {
                         self.disk.was_restored = false;
+                        self.disk.is_lost = false;
                     }
                     let verdict = if is_on { "quarantined" } else { "out of quarantine" };
                     out.push(Out::Note(format!("{}: {verdict}", self.id())));
                     out.push(Out::Quarantined(is_on));
-                }
-            }
-        }
-    }
-
-    /// Tells the quarantine of every tree that is in step with another node since it began.
-    pub(super) fn look_for_steps(&mut self, queue: &mut VecDeque<Inner>) {
-        let Some(running) = &mut self.running else { return };
-        for peer in std::mem::take(&mut running.peers_quarantined) {
-            queue.push_back(Inner::Quarantine(quarantine::Input::PeerQuarantined(peer)));
-        }
-        let (Some(steps), Some(view)) = (&mut running.steps, &running.view) else { return };
-        for (_, keyspace) in view.keyspaces() {
-            for partition in view.ring().vnodes_of(&self.config.member.id, &keyspace.replication) {
-                for place in &view.placement_of(keyspace, partition).replicas {
-                    let pair = running.trees.pair(keyspace.id, partition, &place.id);
-                    let caught_up_ms = pair.and_then(|pair| pair.caught_up_ms);
-                    let step = (keyspace.id, partition, place.id.clone());
-                    let (seen_ms, changes) = steps.entry(step).or_insert((caught_up_ms, 0));
-                    if std::mem::replace(seen_ms, caught_up_ms) != caught_up_ms {
-                        *changes += 1;
-                        if *changes < 2 {
-                            continue;
-                        }
-                        let peer = place.id.clone();
-                        let keyspace = keyspace.id;
-                        let input = quarantine::Input::InStep { keyspace, partition, peer };
-                        queue.push_back(Inner::Quarantine(input));
-                    }
                 }
             }
         }

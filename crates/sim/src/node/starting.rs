@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anello_antientropy::{AntiEntropy, purge::Purger, quarantine::Quarantine};
+use anello_antientropy::{
+    AntiEntropy,
+    purge::Purger,
+    quarantine::{self, Quarantine},
+};
 use anello_gossip::{Input as GossipInput, Membership};
 use anello_protocol::time::Now;
 use anello_replica::{coordinator::Coordinator, hints::HintStore};
@@ -41,8 +45,6 @@ impl Node {
             trees,
             purger,
             quarantine,
-            steps: None,
-            peers_quarantined: BTreeSet::new(),
             missing: BTreeSet::new(),
             view: None,
             is_ready: false,
@@ -55,6 +57,9 @@ impl Node {
             calls: BTreeMap::new(),
             alarms: BTreeMap::new(),
         });
+        if self.disk.is_lost {
+            self.turn(now, Inner::Quarantine(quarantine::Input::Lost), out);
+        }
         self.turn(now, Inner::Gossip(GossipInput::Started), out);
         Ok(())
     }

@@ -48,6 +48,7 @@ pub(super) struct Node {
     pub(super) reachable: BTreeMap<NodeId, bool>,
     pub(super) flips: usize,
     pub(super) ready: bool,
+    pub(super) lost_disk: bool,
     pub(super) not_ready: String,
     pub(super) refused: Option<String>,
     pub(super) answers: BTreeMap<u64, Result<Epoch, AlterError>>,
@@ -135,6 +136,7 @@ impl Fleet {
             reachable: BTreeMap::new(),
             flips: 0,
             ready: false,
+            lost_disk: false,
             not_ready: String::new(),
             refused: None,
             answers: BTreeMap::new(),
@@ -431,6 +433,7 @@ impl Fleet {
                 node.flips += 1;
             }
             MembershipEvent::Ready => node.ready = true,
+            MembershipEvent::LostDisk => node.lost_disk = true,
             MembershipEvent::NotReady(reason) => {
                 node.ready = false;
                 node.not_ready = reason;

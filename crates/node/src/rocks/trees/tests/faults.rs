@@ -4,8 +4,9 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::rocks::{
-    commit::{Sink, Submission},
-    store::DatabaseSink,
+    commit::{Flag, Sink, Submission},
+    keeper::{Mend, Upkeep},
+    shared::DatabaseSink,
 };
 
 /// What becomes of the next groups.
@@ -183,4 +184,32 @@ fn a_scrub_that_fails_leaves_the_tree_in_doubt() {
         bench.reopen();
         bench.agrees(&[(&key, &first)], &format!("{fate:?}, after a restart"));
     }
+}
+
+#[test]
+fn a_failure_while_a_tree_is_scrubbed_is_not_forgotten() {
+    let bench = Bench::new();
+    let key = key(ONE, 1);
+    let (first, second) = (value(1), value(2));
+    bench.replace(&key, &Versions::new(), &first).expect("sound");
+    // What a scrub found before the failure.
+    let mend = Mend {
+        tree: (ONE, key.hash.partition(PARTITIONS)),
+        differences: leaves::none(),
+        listed_wrong: Vec::new(),
+        doubt: None,
+        mended: Arc::default(),
+    };
+    bench.fate(Fate::Kept);
+    assert!(bench.replace(&key, &first, &second).is_err());
+    bench.fate(Fate::Sound);
+    let (sender, outcome) = mpsc::channel();
+    let done = Box::new(move |result| sender.send(result).expect("the test listens"));
+    let upkeep = Upkeep::Mend(Box::new(mend));
+    let queued = bench.store().submit_with(Vec::new(), upkeep, Flag::Holds(ONE), done);
+    queued.expect("room");
+    outcome.recv().expect("told").expect("sound");
+    assert!(!bench.is_trusted(&key));
+    bench.scrub(&key);
+    bench.agrees(&[(&key, &second)], "after another scrub");
 }

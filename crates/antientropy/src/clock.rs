@@ -1,4 +1,4 @@
-//! The clocks of the shell: the machine is told the time, and these are what it is read from.
+//! The clocks of the shells: machines are told the time, and these are what it is read from.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -6,24 +6,24 @@ use anello_protocol::time::{Moment, Now};
 
 /// Translates between this process's clocks and the moments that a machine knows.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Clock {
+pub(crate) struct Clock {
     start: Instant,
 }
 
 impl Clock {
     /// A clock whose moments count from here on.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { start: Instant::now() }
     }
 
-    pub(super) fn now(&self) -> Now {
+    pub(crate) fn now(&self) -> Now {
         // A clock before 1970 is one of the many ways in which a wall clock can be wrong.
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let moment = Moment(as_u64(self.start.elapsed().as_micros()));
         Now { moment, wall_ms: as_u64(wall.as_millis()) }
     }
 
-    pub(super) fn instant(&self, moment: Moment) -> Instant {
+    pub(crate) fn instant(&self, moment: Moment) -> Instant {
         // Deadlines are seconds away, so the sum is far within what an instant can be.
         self.start + Duration::from_micros(moment.0)
     }
