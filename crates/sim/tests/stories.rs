@@ -350,7 +350,8 @@ fn t24_requests_for_a_keyspace_that_was_dropped() {
 /// start, says why, and serves nobody as if it were empty; the others go on.
 #[test]
 fn t26_a_damaged_membership_record() {
-    let damages: [fn(&[u8]) -> Vec<u8>; 3] =
+    type Damage = fn(&[u8]) -> Vec<u8>;
+    let damages: [Damage; 3] =
         [|record| vec![0; record.len()], |record| record[..record.len() / 2].to_vec(), |_| vec![]];
     for damage in damages {
         let mut story = Story::begin(&[("eu", 3)], None);
