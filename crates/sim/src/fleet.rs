@@ -143,8 +143,8 @@ pub struct Fleet {
     /// What the reader at the end has yet to read.
     to_read: Vec<(KeyspaceName, u64)>,
     replication: BTreeMap<Datacenter, usize>,
-    /// Whether a story is told, which does by itself what the phases would.
-    is_told: bool,
+    /// While a story is told, which says what happens.
+    told: Option<story::Told>,
     calls: u64,
     alters: u64,
     phase: Phase,
@@ -214,7 +214,7 @@ impl Fleet {
             keys: shape.keys,
             to_read: Vec::new(),
             replication: shape.replication(),
-            is_told: false,
+            told: None,
             calls: 0,
             alters: 0,
             phase: Phase::Forming,

@@ -72,7 +72,7 @@ impl Fleet {
         let client = (call / CALLS_PER_CLIENT) as usize;
         let asked = &mut self.clients[client];
         let delay = Duration::from_micros(asked.rng.within(50..3_000));
-        if asked.rng.chance(20) {
+        if asked.rng.chance(20) && self.told.is_none() {
             self.counters.lost_replies += 1;
             return;
         }
@@ -87,6 +87,7 @@ impl Fleet {
             return;
         }
         let Some(mut operation) = self.clients[client].operation.take() else { return };
+        self.hear(&reply);
         let now = self.schedule.now();
         let is_done = match (&operation.request, reply) {
             (Request::Get(get), ClientReply::Got(answer)) => match answer.result {
@@ -152,7 +153,7 @@ impl Fleet {
         let is_reader = client == self.clients.len() - 1;
         let Some(operation) = &self.clients[client].operation else { return };
         let attempts = operation.attempts;
-        if !is_done {
+        if !is_done && self.told.is_none() {
             let asked = &mut self.clients[client];
             if is_reader && attempts > 60 {
                 self.broke(

@@ -11,7 +11,7 @@ use anello_protocol::{
     version::{ConflictRule, Content},
 };
 
-use super::{ClientReply, Event, Fleet, NodeInput};
+use super::{ClientReply, Event, Fleet, NodeInput, story::Told};
 use crate::{
     client::{self, Operation, Request, keyspaces},
     node::ClientCall,
@@ -29,7 +29,7 @@ impl Fleet {
             return;
         }
         let is_reader = client == self.clients.len() - 1;
-        let request = if is_reader && self.is_told {
+        let request = if is_reader && self.told.is_some() {
             return;
         } else if is_reader {
             let Some((keyspace, key)) = self.to_read.pop() else { return };
@@ -43,6 +43,12 @@ impl Fleet {
             let replicas = self.replication.values().sum();
             self.clients[client].draw(replicas)
         };
+        self.begin(client, request);
+        self.attempt(client);
+    }
+
+    /// Notes an operation of a client as under way.
+    pub(super) fn begin(&mut self, client: usize, request: Request) {
         let now = self.schedule.now();
         self.counters.operations += 1;
         if let Request::Write(write) = &request {
@@ -70,7 +76,6 @@ impl Fleet {
             invoked: now,
             is_uncertain: false,
         });
-        self.attempt(client);
     }
 
     /// Sends the operation under way to some node.
@@ -82,6 +87,11 @@ impl Fleet {
         let node = asked.rng.within(0..nodes) as usize;
         let delay = Duration::from_micros(asked.rng.within(50..3_000));
         let is_lost = asked.rng.chance(10);
+        // A story is told by a single client, who says whom it asks.
+        let (node, is_lost) = match self.told {
+            Some(Told { node, .. }) => (node, false),
+            None => (node, is_lost),
+        };
         let Some(operation) = &mut asked.operation else { return };
         operation.call = call;
         operation.node = node;

@@ -25,7 +25,7 @@ const SLACK: Duration = Duration::from_secs(20);
 const REST_MAX: Duration = Duration::from_secs(40);
 
 impl Fleet {
-    fn enter(&mut self, phase: Phase) {
+    pub(super) fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.phase_began = self.schedule.now();
         self.history.note(self.phase_began, format_args!("== {phase:?}"));
@@ -55,7 +55,7 @@ impl Fleet {
             }
             Phase::Working => {
                 let is_done = |client: &Client| client.left == 0 && client.operation.is_none();
-                if !self.is_told && self.clients.iter().all(is_done) {
+                if self.told.is_none() && self.clients.iter().all(is_done) {
                     self.mend();
                     self.enter(Phase::Recovering);
                 }
@@ -104,7 +104,7 @@ impl Fleet {
             }
             Phase::Reading => {
                 let reader = &self.clients[self.clients.len() - 1];
-                if !self.is_told && self.to_read.is_empty() && reader.operation.is_none() {
+                if self.told.is_none() && self.to_read.is_empty() && reader.operation.is_none() {
                     self.enter(Phase::Quieting);
                 }
             }
@@ -151,7 +151,7 @@ impl Fleet {
             let after = self.clients[client].think();
             self.schedule.after(after, Event::Think(client));
         }
-        if !self.is_told && self.rng.chance(500) {
+        if self.told.is_none() && self.rng.chance(500) {
             let after = self.until_altered();
             self.schedule.after(after, Event::Alter);
         }
@@ -182,7 +182,7 @@ impl Fleet {
     }
 
     /// What an operator has in mind for a keyspace.
-    fn config_of(&self, name: &KeyspaceName) -> KeyspaceConfig {
+    pub(super) fn config_of(&self, name: &KeyspaceName) -> KeyspaceConfig {
         let [_, lww] = keyspaces();
         let is_lww = *name == lww;
         // Where clocks are wrong by more than the grace, the last write to a forgotten key may have an

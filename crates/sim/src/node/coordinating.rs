@@ -36,10 +36,10 @@ impl Node {
             let Some(effect) = running.coordinator.next_effect() else { return };
             match effect {
                 CoordinatorEffect::Send { call, to, message, deadline, .. } => {
-                    queue.extend(match self.question_of(call, message, out) {
-                        Ok(ask) => self.ask(now, Caller::Coordinator(call), to, ask, deadline, out),
-                        Err(inner) => inner,
-                    });
+                    if let Some(ask) = self.question_of(call, message, queue, out) {
+                        let caller = Caller::Coordinator(call);
+                        queue.extend(self.ask(now, caller, to, ask, deadline, out));
+                    }
                 }
                 CoordinatorEffect::Ack { to, ack } => {
                     out.push(Out::Send(To::Node(to), Frame::Ack(ack)));
@@ -71,15 +71,17 @@ impl Node {
         }
     }
 
-    /// What a message is on the wire; dots are asked for of the own node, on the spot.
+    /// What a message is on the wire. A dot is asked for of the own node, on the spot: then there is none, and
+    /// what follows is in the queue.
     fn question_of(
         &mut self,
         call: CallNumber,
         message: Outgoing,
+        queue: &mut VecDeque<Inner>,
         out: &mut Vec<Out>,
-    ) -> Result<Ask, Option<Inner>> {
+    ) -> Option<Ask> {
         let asker = Asker::Own(Caller::Coordinator(call));
-        Ok(match message {
+        Some(match message {
             Outgoing::Read(read) => Ask::Read(read),
             Outgoing::Store(store) => Ask::Store(store),
             Outgoing::Relay(relay) => Ask::Relay(relay),
@@ -88,10 +90,12 @@ impl Node {
             Outgoing::ReadHints(read) => Ask::ReadHints(read),
             Outgoing::Mint(mint) => {
                 let key = mint.key.clone();
-                return Err(self.ask_replica(&key, Request::Mint(mint), asker, out));
+                queue.extend(self.ask_replica(&key, Request::Mint(mint), asker, out));
+                return None;
             }
             Outgoing::MintHint(mint) => {
-                return Err(self.ask_hints(hints::Request::Mint(mint), asker));
+                queue.extend(self.ask_hints(hints::Request::Mint(mint), asker));
+                return None;
             }
         })
     }
