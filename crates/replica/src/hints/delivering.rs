@@ -251,14 +251,18 @@ impl HintStore {
         match (run.paging, run.is_end) {
             (Some(_), _) => {}
             (None, false) => {
+                if run.cursor == 0 {
+                    run.is_exact = !is_any_open;
+                }
                 run.paging = Some(page);
                 let (owner, from) = (id.clone(), run.cursor);
                 let (count, bytes) = (PAGE_COUNT, PAGE_BYTES);
                 self.effects.push_back(Effect::Page { page, owner, from, count, bytes });
             }
             (None, true) if run.in_flight.is_empty() => {
-                if !run.has_seen_any && !is_any_open {
-                    // Commits that failed have left a count of what isn't there.
+                if !run.has_seen_any && run.is_exact {
+                    // Commits that failed have left a count of what isn't there. A page says so only if
+                    // nothing came to the shelf behind it.
                     (owner.totals.count, owner.totals.bytes, owner.totals.oldest_ms) = (0, 0, 0);
                 }
                 let until = match owner.totals.count {

@@ -202,7 +202,7 @@ impl HintStore {
         let totals = self.owner(owner).totals;
         let (number, since_ms) = latest
             .as_ref()
-            .map_or((totals.last_number + 1, now.wall_ms), |hint| (hint.number, hint.since_ms));
+            .map_or((self.last_number + 1, now.wall_ms), |hint| (hint.number, hint.since_ms));
         let hint = Arc::new(Hint { number, since_ms, rule, versions, minted });
         let before = latest.as_ref().map(|hint| hint.weight(key));
         let after = hint.weight(key);
@@ -212,6 +212,7 @@ impl HintStore {
             self.mark(owner, key);
             return self.reply(reply.0, reply.1.refused(Refusal::HintsFull), reply.2);
         }
+        self.last_number = self.last_number.max(number);
         let known = self.owner(owner);
         known.totals.last_number = totals.last_number.max(number);
         known.count(before, Some(after), since_ms);
@@ -254,6 +255,7 @@ impl HintStore {
         let life = self.issuer.life();
         let under_way = CommitUnderWay { place: place.clone(), life, record, replies, removal };
         self.commits.insert(number, under_way);
+        self.owner(&place.0).run.is_exact = false;
         self.effects.push_back(Effect::Commit(number, change));
         number
     }

@@ -91,6 +91,9 @@ pub struct HintStore {
     pub(super) keys: BTreeMap<(NodeId, DataKey), KeyState>,
     pub(super) commits: BTreeMap<CommitNumber, CommitUnderWay>,
     pub(super) next_commit: CommitNumber,
+    /// The highest number of any hint, of whatever owner, gone ones included: an owner that was forgotten
+    /// and comes again begins after it, so a place in the order never has two hints.
+    pub(super) last_number: u64,
     pub(super) gatherings: BTreeMap<u64, Gathering>,
     pub(super) next_gathering: u64,
     pub(super) load: Load,
@@ -122,6 +125,8 @@ impl HintStore {
     /// The record among it is to be left out when it can't be proved that the shelf holds everything that
     /// it ever acknowledged: dots are then issued under a new incarnation.
     pub fn new(node: NodeId, config: HintStoreConfig, seed: u64, shelved: Shelved) -> Self {
+        let numbers = shelved.owners.iter().map(|(_, totals)| totals.last_number);
+        let last_number = numbers.max().unwrap_or(0);
         let owners = shelved.owners.into_iter().filter(|(_, totals)| totals.count > 0);
         Self {
             issuer: Issuer::new(&node, NO_PARTITION, seed, shelved.record),
@@ -135,6 +140,7 @@ impl HintStore {
             keys: BTreeMap::new(),
             commits: BTreeMap::new(),
             next_commit: CommitNumber(0),
+            last_number,
             gatherings: BTreeMap::new(),
             next_gathering: 0,
             load: Load::default(),

@@ -64,6 +64,9 @@ pub(super) struct Run {
     pub(super) is_end: bool,
     /// Whether there was anything on its pages.
     pub(super) has_seen_any: bool,
+    /// Whether its first page shows all that there is: no change for the owner was under way when it was
+    /// asked for, and none has begun since.
+    pub(super) is_exact: bool,
     /// Sent, or delivered and about to be removed, by their numbers. They outlive the run.
     pub(super) in_flight: BTreeMap<u64, Sent>,
     /// Those that failed, by their numbers.
@@ -222,7 +225,8 @@ impl Run {
     fn reset(&mut self) {
         self.queue.clear();
         self.paging = None;
-        (self.cursor, self.is_end, self.has_seen_any) = (0, false, false);
+        (self.cursor, self.is_end) = (0, false);
+        (self.has_seen_any, self.is_exact) = (false, false);
     }
 
     /// Whether a hint is not to be sent at the moment.

@@ -87,7 +87,7 @@ fn who_is_not_to_keep_it_refuses() {
     };
     let no_owner = other.expect("three of four");
     assert_eq!(refusal(&mut world, store(no_owner, key, v())), Refusal::NotOwner);
-    assert_eq!(refusal(&mut world, store(owner.as_str(), &own_key, v())), Refusal::NotOwner);
+    assert_eq!(refusal(&mut world, store(own().as_str(), &own_key, v())), Refusal::NotOwner);
     let request = mint(owner.as_str(), &own_key, 1, &Context::new());
     assert_eq!(refusal(&mut world, request), Refusal::NotOwner);
     let elsewhere = DataKey { keyspace: KeyspaceId(99), ..key.clone() };
