@@ -38,6 +38,8 @@ pub(super) struct Owner {
     /// than what is true after some were delivered.
     pub(super) totals: HintTotals,
     pub(super) run: Run,
+    /// Before this, by the hint store's clock, none of its hints is swept for its age.
+    pub(super) swept_until_ms: u64,
     marks: BTreeSet<Mark>,
     /// The ranges that it is being told of.
     marking: Option<(CallNumber, Vec<Mark>)>,

@@ -122,7 +122,7 @@ fn version(birth: u64, past: &[Dot], value: &[u8]) -> Versions {
 fn store(owner: &str, key: &DataKey, versions: Versions) -> Request {
     let store =
         StoreVersions { epoch: Epoch(1), key: key.clone(), rule: ConflictRule::Siblings, versions };
-    Request::Store(StoreHint { owner: node(owner), store })
+    Request::Store(StoreHint { owner: node(owner), store, counts: false })
 }
 
 fn mint(owner: &str, key: &DataKey, write_id: u128, context: &Context) -> Request {

@@ -184,6 +184,7 @@ impl Replication {
         let message = StoreHint {
             owner: self.plan.site.placement.replicas[owner].id.clone(),
             store: self.plan.message(),
+            counts: keeper.counts && self.plan.site.is_sloppy(),
         };
         let attempt = desk.send(head, &keeper.place.id, Outgoing::Hint(message));
         kept.push(Keeping { owner, keeper, state: KeepingState::Asked(attempt), us: 0 });

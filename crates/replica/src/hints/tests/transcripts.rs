@@ -5,7 +5,7 @@ use anello_protocol::message::hint::MAX_CHECKED;
 use super::*;
 use crate::hints::store::Hint;
 
-fn minted(reply: Reply) -> Version {
+pub(super) fn minted(reply: Reply) -> Version {
     match reply {
         Reply::Mint(Ok(minted)) => minted.versions.into_iter().last().expect("a version"),
         other => panic!("it is minted, not {other:?}"),
@@ -26,6 +26,8 @@ fn a_hint_counts_once_it_is_durable() {
         rule: ConflictRule::Siblings,
         versions: versions.clone(),
         minted: None,
+        joined_ms: 1_000_000,
+        counts: false,
     };
     let (owner, key) = (node("a"), key.clone());
     let change =
