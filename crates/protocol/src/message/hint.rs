@@ -36,6 +36,9 @@ pub struct StoreHint {
     pub owner: NodeId,
     /// What it is to join.
     pub store: StoreVersions,
+    /// Whether it counts towards the write quorum: it may then be the only copy of an acknowledged write,
+    /// and is kept for as long as it takes.
+    pub counts: bool,
 }
 super::message!(StoreHint => Result<Stored, Refusal>, STORE_HINT, Data, false);
 

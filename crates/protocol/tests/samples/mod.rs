@@ -198,7 +198,7 @@ pub(crate) fn forward_replies() -> Vec<Result<Answer<Written>, Refusal>> {
 }
 
 pub(crate) fn store_hint() -> StoreHint {
-    StoreHint { owner: node("eu-b-1"), store: store_versions() }
+    StoreHint { owner: node("eu-b-1"), store: store_versions(), counts: true }
 }
 
 pub(crate) fn read_hints() -> ReadHints {

@@ -100,15 +100,13 @@ impl HintStore {
         if !is_last {
             return;
         }
-        let run = &mut self.owner(id).run;
         if is_stored {
-            (run.attempts, run.failures) = (0, 0);
-            run.held_back.remove(&number);
-            // It stays in flight until it is removed, so no run sends it again.
+            // It stays in flight until it is removed, so no run sends it again. Only then its failures are
+            // forgotten: if the shelf does not take the removal, the pauses grow.
             let removal = Removal { number, why: Why::Delivered(digest) };
             return self.remove_when_known(now, &(id.clone(), key), removal);
         }
-        run.in_flight.remove(&number);
+        self.owner(id).run.in_flight.remove(&number);
         match verdict {
             // One of several replicas says nothing about the owner's other hints.
             Verdict::AllFailed(pause) if !is_handover => {

@@ -232,6 +232,8 @@ fn hint(number: u64, since_ms: u64, value: &[u8]) -> Hint {
         rule: ConflictRule::Siblings,
         versions: versions(1, value),
         minted: Some(minted),
+        joined_ms: since_ms + 5,
+        counts: true,
     }
 }
 

@@ -23,7 +23,7 @@ use super::{
     events::{CallNumber, Effect, Outgoing, PageNumber},
     keeping::Place,
     machine::{Freezing, HintStore},
-    open::{Removal, Task, Waiting, Why},
+    open::{Removal, Removed, Task, Waiting, Why},
     owner::{Run, RunState, Sent},
     store::Hint,
 };
@@ -251,14 +251,18 @@ impl HintStore {
         match (run.paging, run.is_end) {
             (Some(_), _) => {}
             (None, false) => {
+                if run.cursor == 0 {
+                    run.is_exact = !is_any_open;
+                }
                 run.paging = Some(page);
                 let (owner, from) = (id.clone(), run.cursor);
                 let (count, bytes) = (PAGE_COUNT, PAGE_BYTES);
                 self.effects.push_back(Effect::Page { page, owner, from, count, bytes });
             }
             (None, true) if run.in_flight.is_empty() => {
-                if !run.has_seen_any && !is_any_open {
-                    // Commits that failed have left a count of what isn't there.
+                if !run.has_seen_any && run.is_exact {
+                    // Commits that failed have left a count of what isn't there. A page says so only if
+                    // nothing came to the shelf behind it.
                     (owner.totals.count, owner.totals.bytes, owner.totals.oldest_ms) = (0, 0, 0);
                 }
                 let until = match owner.totals.count {
@@ -343,26 +347,40 @@ impl HintStore {
         now: Now,
         place: &Place,
         removal: Removal,
-        is_removed: bool,
+        removed: Removed,
     ) {
         let (id, key) = place;
+        let Removal { number, why } = removal;
         let run = &mut self.owner(id).run;
-        match removal.why {
-            Why::Delivered(_) => {
-                run.in_flight.remove(&removal.number);
-                self.delivery.delivered += u64::from(is_removed);
-            }
-            Why::Expired | Why::Pointless if is_removed => {
-                run.held_back.remove(&removal.number);
-                if removal.why == Why::Expired {
-                    self.dropped += 1;
-                    self.mark(id, key);
+        if matches!(why, Why::Delivered(_)) {
+            run.in_flight.remove(&number);
+        }
+        match (removed, why) {
+            (Removed::Gone, _) => {
+                run.held_back.remove(&number);
+                match why {
+                    Why::Delivered(_) => {
+                        (run.attempts, run.failures) = (0, 0);
+                        self.delivery.delivered += 1;
+                    }
+                    Why::Expired(_) => {
+                        self.dropped += 1;
+                        self.mark(id, key);
+                    }
+                    Why::Pointless => {}
                 }
             }
-            Why::Expired | Why::Pointless => {}
+            // The owner has what was sent; what came since goes next.
+            (Removed::Stays, Why::Delivered(_)) => {
+                (run.attempts, run.failures) = (0, 0);
+                run.held_back.remove(&number);
+            }
+            // A shelf that takes no removals would have everything sent again and again.
+            (Removed::Failed, Why::Delivered(_) | Why::Pointless) => self.fail_one(now, id, number),
+            (Removed::Stays, _) | (Removed::Failed, Why::Expired(_)) => {}
         }
         self.drive(now, id);
-        self.swept(id, removal.number);
+        self.swept(now, id, number, removed);
     }
 }
 

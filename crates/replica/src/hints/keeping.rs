@@ -16,7 +16,7 @@ use anello_protocol::{
 use super::{
     events::{CommitNumber, CommitOutcome, Effect, Reply, Request, Token},
     machine::{Freezing, HintStore},
-    open::{KeyState, OpenHint, Removal, Task, Waiting, Why},
+    open::{KeyState, OpenHint, Removal, Removed, Task, Waiting, Why},
     store::{Hint, HintChange},
 };
 use crate::{replica, store::VnodeRecord};
@@ -41,6 +41,8 @@ pub(super) struct Kept {
     pub(super) rule: ConflictRule,
     pub(super) minted: Option<Dot>,
     pub(super) record: Option<VnodeRecord>,
+    /// Whether a write counts it.
+    pub(super) counts: bool,
 }
 
 impl HintStore {
@@ -149,7 +151,7 @@ impl HintStore {
             Task::Store(token, _) => self.reply(token, Reply::Store(Err(refusal)), bytes),
             Task::Mint(token, _) => self.reply(token, Reply::Mint(Err(refusal)), bytes),
             Task::Look(look) => self.looked(look, Err(refusal)),
-            Task::Remove(removal) => self.removal_ended(now, place, removal, false),
+            Task::Remove(removal) => self.removal_ended(now, place, removal, Removed::Failed),
         }
     }
 
@@ -168,16 +170,19 @@ impl HintStore {
     }
 
     fn store(&mut self, now: Now, place: &Place, token: Token, hint: StoreHint, bytes: usize) {
-        let rule = hint.store.rule;
+        let (rule, counts) = (hint.store.rule, hint.counts);
         let open = self.open(place);
         let (nothing, latest) = (Versions::new(), open.latest());
         let held = latest.map_or(&nothing, |hint| &hint.versions);
         let (joined, stored) = replica::join(held, hint.store);
         let minted = latest.and_then(|hint| hint.minted);
+        // That a write counts it has to be remembered even if there is nothing to join.
+        let counted = latest.filter(|known| counts && !known.counts);
+        let joined = joined.or_else(|| counted.map(|known| known.versions.clone()));
         // What is joined with may hold a fresh dot, whose own commit may yet fail.
         let rests_on = open.last_commit();
         let record = rests_on.and_then(|_| self.issuer.record_to_commit());
-        let kept = joined.map(|versions| Kept { versions, rule, minted, record });
+        let kept = joined.map(|versions| Kept { versions, rule, minted, record, counts });
         self.keep(now, place, kept, (token, Reply::Store(Ok(stored)), bytes));
     }
 
@@ -191,7 +196,7 @@ impl HintStore {
     ) {
         let (owner, key) = place;
         let latest = self.open(place).latest().cloned();
-        let Some(Kept { versions, rule, minted, record }) = kept else {
+        let Some(Kept { versions, rule, minted, record, counts }) = kept else {
             // What the answer rests on may still be on its way to the disk.
             let last = self.open(place).last_commit();
             return match last.and_then(|last| self.commits.get_mut(&last)) {
@@ -200,10 +205,14 @@ impl HintStore {
             };
         };
         let totals = self.owner(owner).totals;
+        let joined_ms = self.clock_ms(now);
         let (number, since_ms) = latest
             .as_ref()
-            .map_or((totals.last_number + 1, now.wall_ms), |hint| (hint.number, hint.since_ms));
-        let hint = Arc::new(Hint { number, since_ms, rule, versions, minted });
+            .map_or((self.last_number + 1, joined_ms), |hint| (hint.number, hint.since_ms));
+        // What counted once may still be the only copy.
+        let counts = counts || latest.as_ref().is_some_and(|hint| hint.counts);
+        let hint = Hint { number, since_ms, rule, versions, minted, joined_ms, counts };
+        let hint = Arc::new(hint);
         let before = latest.as_ref().map(|hint| hint.weight(key));
         let after = hint.weight(key);
         let others = totals.bytes.saturating_sub(before.unwrap_or(0));
@@ -212,6 +221,7 @@ impl HintStore {
             self.mark(owner, key);
             return self.reply(reply.0, reply.1.refused(Refusal::HintsFull), reply.2);
         }
+        self.last_number = self.last_number.max(number);
         let known = self.owner(owner);
         known.totals.last_number = totals.last_number.max(number);
         known.count(before, Some(after), since_ms);
@@ -225,14 +235,16 @@ impl HintStore {
         let is_meant = |hint: &Hint| {
             let is_same = match removal.why {
                 Why::Delivered(digest) => hint.versions.digest() == digest,
-                Why::Expired | Why::Pointless => true,
+                // It may have grown, or been counted, since the sweep saw it.
+                Why::Expired(digest) => hint.versions.digest() == digest && !hint.counts,
+                Why::Pointless => true,
             };
             hint.number == removal.number && is_same
         };
         let open = self.open(place);
         let found = open.committed().filter(|hint| open.is_settled() && is_meant(hint)).cloned();
         let Some(hint) = found.filter(|_| self.frozen == Freezing::No) else {
-            return self.removal_ended(now, place, removal, false);
+            return self.removal_ended(now, place, removal, Removed::Stays);
         };
         self.commit(place, None, None, Vec::new(), Some(removal));
         self.keys.insert(place.clone(), KeyState::Removing { hint, queue: Vec::new() });
@@ -254,6 +266,7 @@ impl HintStore {
         let life = self.issuer.life();
         let under_way = CommitUnderWay { place: place.clone(), life, record, replies, removal };
         self.commits.insert(number, under_way);
+        self.owner(&place.0).run.is_exact = false;
         self.effects.push_back(Effect::Commit(number, change));
         number
     }
@@ -332,7 +345,10 @@ impl HintStore {
             unreachable!("a key is being removed as long as that commit is under way")
         };
         let weight = Some(hint.weight(&place.1));
-        let is_removed = outcome == CommitOutcome::Durable;
+        let removed = match outcome {
+            CommitOutcome::Durable => Removed::Gone,
+            CommitOutcome::NotTaken(_) | CommitOutcome::Failed(_) => Removed::Failed,
+        };
         match outcome {
             CommitOutcome::Durable => {
                 self.owner(&place.0).count(weight, None, 0);
@@ -344,7 +360,7 @@ impl HintStore {
             }
             CommitOutcome::Failed(_) => self.load_for(place, queue, Some(weight)),
         }
-        self.removal_ended(now, place, removal, is_removed);
+        self.removal_ended(now, place, removal, removed);
     }
 
     /// A key that is open: commits are under way, or tasks are being carried out on it.

@@ -14,7 +14,7 @@
 //! Invariants:
 //! - a hint counts for nothing before the commit that holds it is durable;
 //! - one is removed only when somebody whose it is has exactly what is kept durably, its age is past the
-//!   bound, or its keyspace is gone;
+//!   bound and no write counts it, or its keyspace is gone;
 //! - a run begins with the oldest that is left, whatever became of the one before;
 //! - whatever is kept, sent or waited for is bounded; past a bound there is a refusal, and the owner is
 //!   told what to compare.
@@ -59,7 +59,8 @@ pub struct HintStoreConfig {
     /// The most bytes kept for one owner, default 256 MiB. More costs that much disk, and lets an owner be
     /// away for longer before it has to compare what it holds.
     pub bytes_max: u64,
-    /// How long a hint is kept, default 3 h. Longer costs disk; anti-entropy does what comes later.
+    /// How long a hint is kept after the last write to it, default 3 h. Longer costs disk; anti-entropy does
+    /// what comes later. One that counted towards a write quorum is kept until it is delivered.
     pub age_max: Duration,
     /// How many bytes others may have under way to this node, default 4 MiB. More lets hints drain faster
     /// and foreground requests wait for longer behind them.
@@ -91,6 +92,9 @@ pub struct HintStore {
     pub(super) keys: BTreeMap<(NodeId, DataKey), KeyState>,
     pub(super) commits: BTreeMap<CommitNumber, CommitUnderWay>,
     pub(super) next_commit: CommitNumber,
+    /// The highest number of any hint, of whatever owner, gone ones included: an owner that was forgotten
+    /// and comes again begins after it, so a place in the order never has two hints.
+    pub(super) last_number: u64,
     pub(super) gatherings: BTreeMap<u64, Gathering>,
     pub(super) next_gathering: u64,
     pub(super) load: Load,
@@ -98,6 +102,8 @@ pub struct HintStore {
     pub(super) sweeper: Sweeper,
     granter: Granter,
     pub(super) dropped: u64,
+    /// When the first input came.
+    started: Option<Now>,
     pub(super) effects: VecDeque<Effect>,
 }
 
@@ -122,6 +128,8 @@ impl HintStore {
     /// The record among it is to be left out when it can't be proved that the shelf holds everything that
     /// it ever acknowledged: dots are then issued under a new incarnation.
     pub fn new(node: NodeId, config: HintStoreConfig, seed: u64, shelved: Shelved) -> Self {
+        let numbers = shelved.owners.iter().map(|(_, totals)| totals.last_number);
+        let last_number = numbers.max().unwrap_or(0);
         let owners = shelved.owners.into_iter().filter(|(_, totals)| totals.count > 0);
         Self {
             issuer: Issuer::new(&node, NO_PARTITION, seed, shelved.record),
@@ -135,18 +143,21 @@ impl HintStore {
             keys: BTreeMap::new(),
             commits: BTreeMap::new(),
             next_commit: CommitNumber(0),
+            last_number,
             gatherings: BTreeMap::new(),
             next_gathering: 0,
             load: Load::default(),
             delivery: Delivery::default(),
             sweeper: Sweeper::default(),
             dropped: 0,
+            started: None,
             effects: VecDeque::new(),
         }
     }
 
     /// Takes one input in; what is to be done about it is in [`HintStore::next_effect`].
     pub fn handle(&mut self, now: Now, input: Input) {
+        self.started.get_or_insert(now);
         match input {
             Input::Asked { token, request } => self.asked(now, token, request),
             Input::Loaded { owner, key, found } => self.loaded(now, (owner, key), found),
@@ -192,7 +203,7 @@ impl HintStore {
         let figures = |(id, owner): (&NodeId, &Owner)| {
             let oldest_ms = match owner.totals.count {
                 0 => 0,
-                _ => now.wall_ms.saturating_sub(owner.totals.oldest_ms),
+                _ => self.clock_ms(now).saturating_sub(owner.totals.oldest_ms),
             };
             let figures = OwnerFigures {
                 count: owner.totals.count,
@@ -211,6 +222,14 @@ impl HintStore {
             granted_bytes: self.granter.granted(now.moment),
             pressure: self.granter.pressure(),
         }
+    }
+
+    /// The clock by which hints age: the wall clock of the start, carried on by the moments since. The wall
+    /// clock may jump ahead, and would make everything too old at once.
+    pub(super) fn clock_ms(&self, now: Now) -> u64 {
+        let started = self.started.unwrap_or(now);
+        let passed = now.moment.since(started.moment).as_millis();
+        started.wall_ms.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX))
     }
 
     /// How many requests wait for the shelf.

@@ -34,10 +34,20 @@ impl HintStore {
             Ok(Mint::Fresh(versions, minted)) => {
                 let dot = minted.versions.iter().map(|version| version.dot).max();
                 let record = self.issuer.record_to_commit();
-                let kept = Kept { versions, rule, minted: dot.or(last), record };
+                let kept = Kept { versions, rule, minted: dot.or(last), record, counts: true };
                 (Some(kept), Reply::Mint(Ok(minted)))
             }
-            Ok(Mint::Known(minted)) => (None, Reply::Mint(Ok(minted))),
+            Ok(Mint::Known(minted)) => {
+                // It may have come as a hint that counted for nothing, and does from here on.
+                let rests_on = self.open(place).last_commit();
+                let record = rests_on.and_then(|_| self.issuer.record_to_commit());
+                let counted = latest.filter(|hint| !hint.counts);
+                let kept = counted.map(|hint| {
+                    let versions = hint.versions.clone();
+                    Kept { versions, rule, minted: last, record, counts: true }
+                });
+                (kept, Reply::Mint(Ok(minted)))
+            }
             Err(refusal) => return self.reply(token, Reply::Mint(Err(refusal)), bytes),
         };
         self.keep(now, place, kept, (token, reply, bytes));

@@ -74,10 +74,20 @@ pub(super) struct Removal {
 pub(super) enum Why {
     /// Somebody whose it is has exactly this durably. If there is more by now, it stays.
     Delivered(VersionsDigest),
-    /// It is too old.
-    Expired,
+    /// It is too old, as long as this is all that there is and no write counts it.
+    Expired(VersionsDigest),
     /// Its keyspace was dropped.
     Pointless,
+}
+
+/// What became of a removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Removed {
+    Gone,
+    /// It is not what was meant, or nothing may change at the moment.
+    Stays,
+    /// The shelf did not take it, or failed.
+    Failed,
 }
 
 /// See the head of this file.

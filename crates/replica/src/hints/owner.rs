@@ -38,6 +38,8 @@ pub(super) struct Owner {
     /// than what is true after some were delivered.
     pub(super) totals: HintTotals,
     pub(super) run: Run,
+    /// Before this, by the hint store's clock, none of its hints is swept for its age.
+    pub(super) swept_until_ms: u64,
     marks: BTreeSet<Mark>,
     /// The ranges that it is being told of.
     marking: Option<(CallNumber, Vec<Mark>)>,
@@ -64,6 +66,9 @@ pub(super) struct Run {
     pub(super) is_end: bool,
     /// Whether there was anything on its pages.
     pub(super) has_seen_any: bool,
+    /// Whether its first page shows all that there is: no change for the owner was under way when it was
+    /// asked for, and none has begun since.
+    pub(super) is_exact: bool,
     /// Sent, or delivered and about to be removed, by their numbers. They outlive the run.
     pub(super) in_flight: BTreeMap<u64, Sent>,
     /// Those that failed, by their numbers.
@@ -222,7 +227,8 @@ impl Run {
     fn reset(&mut self) {
         self.queue.clear();
         self.paging = None;
-        (self.cursor, self.is_end, self.has_seen_any) = (0, false, false);
+        (self.cursor, self.is_end) = (0, false);
+        (self.has_seen_any, self.is_exact) = (false, false);
     }
 
     /// Whether a hint is not to be sent at the moment.

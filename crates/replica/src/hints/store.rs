@@ -25,7 +25,7 @@ pub struct Hint {
     /// Its place in the order in which the hints for the owner began: the oldest is delivered first. A hint
     /// to which a later write of the key is joined keeps its place.
     pub number: u64,
-    /// When it began, in milliseconds since the Unix epoch, by this node's clock.
+    /// When it began, in milliseconds since the Unix epoch, by the hint store's clock.
     pub since_ms: u64,
     /// What becomes of concurrent versions.
     pub rule: ConflictRule,
@@ -34,6 +34,10 @@ pub struct Hint {
     /// The last dot that this node issued for it, if any: the next one counts on from here. No other hint
     /// has dots of the same actor, and none goes on with it once this one is gone.
     pub minted: Option<Dot>,
+    /// When something was last joined to it, by the same clock: from here on its age is counted.
+    pub joined_ms: u64,
+    /// Whether a write was acknowledged because of it: it may be the only copy, so it never gets too old.
+    pub counts: bool,
 }
 
 impl Hint {

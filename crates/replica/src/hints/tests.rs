@@ -3,6 +3,7 @@
 
 mod deliveries;
 mod laws;
+mod removals;
 mod shell;
 mod stories;
 mod transcripts;
@@ -121,7 +122,7 @@ fn version(birth: u64, past: &[Dot], value: &[u8]) -> Versions {
 fn store(owner: &str, key: &DataKey, versions: Versions) -> Request {
     let store =
         StoreVersions { epoch: Epoch(1), key: key.clone(), rule: ConflictRule::Siblings, versions };
-    Request::Store(StoreHint { owner: node(owner), store })
+    Request::Store(StoreHint { owner: node(owner), store, counts: false })
 }
 
 fn mint(owner: &str, key: &DataKey, write_id: u128, context: &Context) -> Request {
@@ -232,10 +233,8 @@ impl World {
                 Effect::Load(..) | Effect::Page { .. } => self.reads.push_back(effect),
                 // A shelf without room says so before the next commit is offered.
                 Effect::Commit(number, _) if std::mem::take(&mut self.is_full) => {
-                    self.machine.handle(
-                        self.now,
-                        Input::Committed(number, CommitOutcome::NotTaken(NotTaken::Busy)),
-                    );
+                    let outcome = CommitOutcome::NotTaken(NotTaken::Busy);
+                    self.machine.handle(self.now, Input::Committed(number, outcome));
                 }
                 Effect::Commit(number, change) => self.commits.push_back((number, change)),
                 Effect::Send { call, to, message, .. } => {

@@ -17,6 +17,8 @@ fn hint(number: u64, bytes: usize) -> Hint {
         rule: ConflictRule::Siblings,
         versions: versions(number, bytes),
         minted: None,
+        joined_ms: 2_000 + number,
+        counts: false,
     }
 }
 

@@ -136,7 +136,7 @@ impl Replication {
             let Keeping { owner, keeper, state, .. } = &self.hinting.kept[at];
             if matches!(state, KeepingState::Rests(until) if *until <= desk.moment()) {
                 let (owner, to) = (*owner, keeper.place.id.clone());
-                let hint = self.hint_for(owner);
+                let hint = self.hint_for(owner, keeper);
                 let attempt = desk.send(head, &to, Outgoing::Hint(hint));
                 self.hinting.kept[at].state = KeepingState::Asked(attempt);
             }
@@ -224,16 +224,17 @@ impl Replication {
     fn keep_hint(&mut self, desk: &mut Desk, head: &mut Head, owner: usize) {
         let stand_ins = &mut self.hinting.stand_ins;
         let Some(keeper) = stand_ins.next_keeper(desk, &self.plan.site, owner) else { return };
-        let message = self.hint_for(owner);
+        let message = self.hint_for(owner, &keeper);
         let Hinting { kept, .. } = &mut self.hinting;
         let attempt = desk.send(head, &keeper.place.id, Outgoing::Hint(message));
         kept.push(Keeping { owner, keeper, state: KeepingState::Asked(attempt), us: 0 });
     }
 
-    fn hint_for(&self, owner: usize) -> StoreHint {
+    fn hint_for(&self, owner: usize, keeper: &Keeper) -> StoreHint {
         StoreHint {
             owner: self.plan.site.placement.replicas[owner].id.clone(),
             store: self.plan.message(),
+            counts: keeper.counts && self.plan.site.is_sloppy(),
         }
     }
 }

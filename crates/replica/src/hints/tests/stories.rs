@@ -64,7 +64,7 @@ fn t4_what_is_on_its_way_counts_without_its_hint() {
     let answer = world.serve(&credit);
     world.answer(credit.call, Ok(answer));
     let sent = world.mail.pop_front().expect("the hint");
-    world.now.wall_ms += 4 * 3600 * 1000;
+    world.turn_clock(world.now.moment + Duration::from_secs(4 * 3600));
     world.pass(20_000);
     assert_eq!(world.count("a"), 0, "it is too old");
     assert!(world.is_kept(key), "but on its way");

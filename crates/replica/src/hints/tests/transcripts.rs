@@ -5,7 +5,7 @@ use anello_protocol::message::hint::MAX_CHECKED;
 use super::*;
 use crate::hints::store::Hint;
 
-fn minted(reply: Reply) -> Version {
+pub(super) fn minted(reply: Reply) -> Version {
     match reply {
         Reply::Mint(Ok(minted)) => minted.versions.into_iter().last().expect("a version"),
         other => panic!("it is minted, not {other:?}"),
@@ -26,6 +26,8 @@ fn a_hint_counts_once_it_is_durable() {
         rule: ConflictRule::Siblings,
         versions: versions.clone(),
         minted: None,
+        joined_ms: 1_000_000,
+        counts: false,
     };
     let (owner, key) = (node("a"), key.clone());
     let change =
@@ -87,7 +89,7 @@ fn who_is_not_to_keep_it_refuses() {
     };
     let no_owner = other.expect("three of four");
     assert_eq!(refusal(&mut world, store(no_owner, key, v())), Refusal::NotOwner);
-    assert_eq!(refusal(&mut world, store(owner.as_str(), &own_key, v())), Refusal::NotOwner);
+    assert_eq!(refusal(&mut world, store(own().as_str(), &own_key, v())), Refusal::NotOwner);
     let request = mint(owner.as_str(), &own_key, 1, &Context::new());
     assert_eq!(refusal(&mut world, request), Refusal::NotOwner);
     let elsewhere = DataKey { keyspace: KeyspaceId(99), ..key.clone() };
