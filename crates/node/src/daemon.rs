@@ -184,8 +184,15 @@ impl Daemon {
         let salvage = replacement.map(|replacement| {
             let routes = routes.clone();
             actix::spawn(async move {
-                salvage.run(replacement).await;
-                routes.set_salvaging(false);
+                // What a later start may still bring back must not be forgotten by the others before.
+                if salvage.run(replacement).await {
+                    routes.set_salvaging(false);
+                } else {
+                    tracing::warn!(
+                        "salvaging was cut short: the next start begins it again, and until that is done \
+                         nothing that was deleted is forgotten"
+                    );
+                }
             })
         });
         serve_http(http, credentials, &arbiters).await?;

@@ -174,12 +174,19 @@ impl RocksStore {
         replacement.map_err(|reason| format!("the record \"replaces\" is damaged: {reason}"))
     }
 
-    /// Notes which damaged stores have yet to be salvaged.
-    pub(crate) fn note_replacement(&self, replacement: &Replacement) -> Result<(), String> {
-        let mut batch = WriteBatch::default();
-        let meta = self.shared.family(Family::Meta);
-        batch.put_cf(meta, keys::REPLACES, encode_stored(replacement));
-        self.shared.write(batch, &synced())
+    /// Notes which damaged stores have yet to be salvaged. On a full disk it waits for room.
+    pub(crate) fn note_replacement(&self, replacement: &Replacement, done: Done) {
+        self.vote(keys::REPLACES, encode_stored(replacement), done);
+    }
+
+    /// Writes a record that is taken whatever else waits, and is synced whatever the settings say.
+    fn vote(&self, key: &[u8], value: Vec<u8>, done: Done) {
+        let changes = vec![Change { family: Family::Meta, key: key.to_vec(), value: Some(value) }];
+        let (upkeep, flag) = (Upkeep::Nothing, Flag::Unconcerned);
+        let submission = Submission { changes, upkeep, flag, class: Class::Vote, done };
+        if let Err(submission) = self.commits.submit(submission) {
+            (submission.done)(Err("the store is closed".into()));
+        }
     }
 
     /// To wait for trouble that concerns the store as a whole.
@@ -352,15 +359,6 @@ impl MembershipStore for RocksStore {
     }
 
     fn save(&self, record: Vec<u8>, done: Done) {
-        let changes = vec![Change {
-            family: Family::Meta,
-            key: keys::MEMBERSHIP.to_vec(),
-            value: Some(record),
-        }];
-        let (upkeep, flag) = (Upkeep::Nothing, Flag::Unconcerned);
-        let submission = Submission { changes, upkeep, flag, class: Class::Vote, done };
-        if let Err(submission) = self.commits.submit(submission) {
-            (submission.done)(Err("the store is closed".into()));
-        }
+        self.vote(keys::MEMBERSHIP, record, done);
     }
 }
