@@ -26,7 +26,7 @@ use anello_gossip::{
     Depart, GossipActor, MembershipConfig, MembershipEvent, MembershipStore, Timing,
 };
 use anello_protocol::cluster::{Member, MemberState};
-use anello_replica::hints::{HintStoreConfig, store::HintShelf};
+use anello_replica::hints::HintStoreConfig;
 use anello_transport::{ActorRef, Listener, ListenerConfig, Peers, PeersConfig, Worker};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -92,9 +92,8 @@ impl Daemon {
         let data_dir_failed = |error| StartError::of_data_dir(error, config);
         let mut data_dir =
             DataDir::open(&config.node.data_dir, Owner::of(config)).map_err(data_dir_failed)?;
-        let Opened { store, is_empty } =
+        let Opened { store, is_empty, replacement, memory } =
             open_store(&data_dir, config.durability, config.cluster.partitions)?;
-        let replacement = store.replacement().map_err(StartError::Broken)?;
         // Both ports come before the identity: a start that fails for a port leaves a directory that
         // belongs to nobody.
         let http = listen_http(config)?;
@@ -110,7 +109,7 @@ impl Daemon {
             arbiters.iter().map(|arbiter| arbiter.refs.coordinator.clone()).collect();
         routes.set_coordinators(coordinators);
         let (unfit_in, unfit) = mpsc::unbounded_channel();
-        let steward = start_steward(config, credentials, &store, &routes, unfit_in).await?;
+        let steward = start_steward(config, credentials, &store, &routes, memory, unfit_in).await?;
         let sources = Sources {
             node: config.node.id.clone(),
             status: Arc::clone(&status),
@@ -185,8 +184,15 @@ impl Daemon {
         let salvage = replacement.map(|replacement| {
             let routes = routes.clone();
             actix::spawn(async move {
-                salvage.run(replacement).await;
-                routes.set_salvaging(false);
+                // What a later start may still bring back must not be forgotten by the others before.
+                if salvage.run(replacement).await {
+                    routes.set_salvaging(false);
+                } else {
+                    tracing::warn!(
+                        "salvaging was cut short: the next start begins it again, and until that is done \
+                         nothing that was deleted is forgotten"
+                    );
+                }
             })
         });
         serve_http(http, credentials, &arbiters).await?;
@@ -355,15 +361,9 @@ async fn start_steward(
     credentials: &Credentials,
     store: &Arc<RocksStore>,
     routes: &Routes,
+    memory: Memory,
     unfit: mpsc::UnboundedSender<Option<String>>,
 ) -> Result<Steward, StartError> {
-    let memory = Memory {
-        shelved: HintShelf::load(&**store)
-            .map_err(|error| StartError::Broken(error.to_string()))?,
-        last_alive: store.last_alive().map_err(StartError::Broken)?,
-        was_restored: store.was_restored().map_err(StartError::Broken)?,
-        was_lost: store.was_lost().map_err(StartError::Broken)?,
-    };
     let parts = StewardParts {
         node: config.node.id.clone(),
         identity: credentials.identity.clone(),

@@ -19,6 +19,7 @@ use std::{
     sync::Arc,
 };
 
+use anello_replica::hints::store as shelf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -27,6 +28,7 @@ use crate::{
     data_dir::{DataDir, STORE, write_whole},
     node::StartError,
     rocks::{Belonging, OpenError, Replacement, RocksStore, Trouble, Wreck},
+    steward::Memory,
 };
 
 const DAMAGE: &str = "damage.toml";
@@ -69,10 +71,29 @@ struct Damage {
     what: String,
 }
 
-/// The node's store, and whether nothing has ever been written to it.
+/// The node's store, and all that a start reads of it.
 pub(crate) struct Opened {
     pub(crate) store: Arc<RocksStore>,
+    /// Whether nothing has ever been written to it.
     pub(crate) is_empty: bool,
+    pub(crate) replacement: Option<Replacement>,
+    pub(crate) memory: Memory,
+}
+
+impl Opened {
+    fn read(store: &Arc<RocksStore>) -> Result<Self, String> {
+        Ok(Self {
+            is_empty: store.is_empty()?,
+            replacement: store.replacement()?,
+            memory: Memory {
+                shelved: shelf::HintShelf::load(&**store).map_err(|error| error.to_string())?,
+                last_alive: store.last_alive()?,
+                was_restored: store.was_restored()?,
+                was_lost: store.was_lost()?,
+            },
+            store: Arc::clone(store),
+        })
+    }
 }
 
 /// Opens the node's store. One that is damaged is set aside first.
@@ -112,19 +133,18 @@ impl Look {
     }
 }
 
-/// Opens it, and reads what a start reads first.
+/// Opens it, and reads all that a start reads, so that damage there is found while the store can be replaced.
 fn look(data_dir: &DataDir, durability: Durability, partitions: u32) -> Result<Opened, Look> {
     let store = match RocksStore::open(&data_dir.store(), durability, partitions) {
         Ok(store) => Arc::new(store),
         Err(OpenError::Corrupt { reason, .. }) => return Err(Look::Damaged(reason)),
         Err(error) => return Err(Look::Failed(error.into())),
     };
-    let looked = store.is_empty();
+    let looked = Opened::read(&store);
     if let Some(Trouble::Damaged(what)) = &*store.trouble().borrow() {
         return Err(Look::Damaged(what.clone()));
     }
-    let is_empty = looked.map_err(|reason| Look::Failed(StartError::Broken(reason)))?;
-    Ok(Opened { store, is_empty })
+    looked.map_err(|reason| Look::Failed(StartError::Broken(reason)))
 }
 
 /// Whether a store is damaged and has yet to be replaced.
@@ -230,7 +250,10 @@ mod tests {
     use super::*;
     use crate::{
         data_dir::tests::identity,
-        rocks::tests::{disk, key, versions, write_with},
+        rocks::tests::{
+            damage::{keep_hint, table_of},
+            disk, key, versions, write_with,
+        },
     };
 
     const RECORD: VnodeRecord = VnodeRecord {
@@ -334,6 +357,23 @@ mod tests {
             open_store(&open_dir(&dir), Durability::Sync, 256).expect("opens");
         let replacement = store.replacement().expect("read").expect("it replaces others");
         assert_eq!(replacement.damaged, ["db.damaged-1", "db.damaged-2"]);
+    }
+
+    /// It would keep the node from starting for ever.
+    #[test]
+    fn damage_in_what_every_start_reads_is_mended() {
+        for family in ["meta", "trees", "hints"] {
+            let dir = used();
+            let Opened { store, .. } =
+                open_store(&open_dir(&dir), Durability::Sync, 256).expect("opens");
+            keep_hint(&store);
+            let table = table_of(&store, family);
+            drop(store);
+            disk::damage(&table, 0, 1);
+            let mended = open_store(&open_dir(&dir), Durability::Sync, 256);
+            assert!(mended.is_ok(), "{family}: {}", mended.err().expect("it failed"));
+            assert!(dir.path().join("db.damaged-1").exists(), "{family}");
+        }
     }
 
     #[test]

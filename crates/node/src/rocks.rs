@@ -1,6 +1,6 @@
 //! The store of a node: one RocksDB behind the ports of replicas and of membership.
 //!
-//! [`store`] answers the ports, [`shared`] reads and writes the database, [`commit`] makes writes durable, many at a time, [`keys`] says where
+//! [`store`] answers the ports, [`opening`] says why it can't be opened, [`shared`] reads and writes the database, [`commit`] makes writes durable, many at a time, [`keys`] says where
 //! what lies, [`options`] how RocksDB is set up, [`run`] what is known of the process before this one,
 //! [`recent`] what was written lately, [`held`] of which keyspaces there is data, [`sweep`] deletes what
 //! dropped keyspaces leave behind. [`room`] says whether the disk has room, [`watch`] looks, [`trouble`] is
@@ -17,6 +17,7 @@ mod keys;
 mod layout;
 mod leaves;
 mod memory;
+mod opening;
 mod options;
 mod recent;
 mod room;
@@ -35,7 +36,8 @@ mod wreck;
 
 pub use self::{
     commit::CommitLook,
-    store::{CommitFigures, OpenError, RocksStore},
+    opening::OpenError,
+    store::{CommitFigures, RocksStore},
     trouble::Trouble,
 };
 pub(crate) use self::{

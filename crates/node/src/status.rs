@@ -1,11 +1,13 @@
 //! The node's own figures, for `DescribeNode`: gathered when somebody asks.
+//!
+//! Whoever doesn't answer in time is left out, so that one that is stuck hides nothing else.
 
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use actix::Recipient;
@@ -25,12 +27,19 @@ use anello_replica::{
     store::Store,
 };
 use anello_transport::{ActorRef, Call, CallError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    time::{self, timeout_at},
+};
 
 use crate::{arbiter::Order, rocks::RocksStore, steward::StewardFigures};
 
 /// Questions that may wait.
 const WAITING_MAX: usize = 64;
+/// Questions that are answered at once.
+const ANSWERING_MAX: usize = 16;
+/// How long the figures of others are waited for.
+const GATHER_MAX: Duration = Duration::from_secs(1);
 
 /// What changes as the node runs.
 #[derive(Debug)]
@@ -94,22 +103,29 @@ pub(crate) struct Sources {
 
 /// Answers questions until nobody can ask any more.
 pub(crate) async fn answer(mut questions: Questions, sources: Sources) {
+    let sources = Arc::new(sources);
+    let room = Arc::new(Semaphore::new(ANSWERING_MAX));
     while let Some(call) = questions.recv().await {
-        let status = sources.gather().await;
-        call.reply.send(status);
+        let permit = Arc::clone(&room).acquire_owned().await;
+        let sources = Arc::clone(&sources);
+        actix::spawn(async move {
+            let _permit = permit.expect("it is never closed");
+            call.reply.send(sources.gather().await);
+        });
     }
 }
 
 impl Sources {
     async fn gather(&self) -> NodeStatus {
         let Self { node, status, store, steward, .. } = self;
-        let mut in_flight = 0;
-        for coordinator in &self.coordinators {
-            // One that has ended has nothing in flight.
-            in_flight += coordinator.send(CountInFlight).await.unwrap_or(0) as u64;
-        }
-        let hints = steward.hints.send(DescribeHints).await.unwrap_or_default();
-        let purge = steward.purge.send(purge::Report).await.unwrap_or_default();
+        let by = time::Instant::now() + GATHER_MAX;
+        let (in_flight, hints, purge, queues, repair) = tokio::join!(
+            in_flight(&self.coordinators, by),
+            answer_of(steward.hints.send(DescribeHints), by),
+            answer_of(steward.purge.send(purge::Report), by),
+            self.queues(by),
+            self.repair(by),
+        );
         let estimate = store.estimate();
         let quarantine = status.quarantine.lock().unwrap_or_else(PoisonError::into_inner).clone();
         NodeStatus {
@@ -122,7 +138,7 @@ impl Sources {
             keys_estimate: estimate.keys,
             requests_in_flight: in_flight,
             requests_total: status.requests.load(Ordering::Relaxed),
-            queues: self.queues().await,
+            queues,
             hints: hints
                 .owners
                 .into_iter()
@@ -130,7 +146,7 @@ impl Sources {
                 .collect(),
             hints_delivered: hints.delivered,
             hints_dropped: hints.dropped,
-            repair: self.repair().await,
+            repair,
             tombstones: TombstoneStatus {
                 held: purge.tombstones,
                 purged: purge.figures.purged,
@@ -141,17 +157,18 @@ impl Sources {
         }
     }
 
-    async fn queues(&self) -> QueueStatus {
+    async fn queues(&self, by: time::Instant) -> QueueStatus {
         let (mut vnodes, mut longest) = (0, 0);
-        for arbiter in &self.arbiters {
+        let asked = self.arbiters.iter().filter_map(|arbiter| {
             let (done, counted) = oneshot::channel();
             // One that has ended has nothing that waits.
-            if arbiter.send(Order::CountWaiting(done)).is_ok()
-                && let Ok((all, most)) = counted.await
-            {
-                vnodes += all;
-                longest = longest.max(most);
-            }
+            arbiter.send(Order::CountWaiting(done)).is_ok().then_some(counted)
+        });
+        let asked: Vec<_> = asked.collect();
+        for counted in asked {
+            let (all, most) = answer_of(counted, by).await;
+            vnodes += all;
+            longest = longest.max(most);
         }
         let commits = *self.steward.commits.lock().unwrap_or_else(PoisonError::into_inner);
         QueueStatus {
@@ -163,12 +180,14 @@ impl Sources {
         }
     }
 
-    async fn repair(&self) -> RepairStatus {
+    async fn repair(&self, by: time::Instant) -> RepairStatus {
         let merkle = &self.steward.merkle;
-        let progress = merkle.send(AskProgress).await.ok().flatten();
+        let progress = merkle.send(AskProgress);
+        let figures = merkle.send(AskFigures);
+        let progress = answer_of(progress, by).await;
         let parts =
             progress.map_or((0, 0), |it| (as_u32(it.total + it.comparing), as_u32(it.done)));
-        let figures = merkle.send(AskFigures).await.unwrap_or_default();
+        let figures = answer_of(figures, by).await;
         RepairStatus {
             last_round_ms: figures.last_round_ms,
             rounds: figures.complete_up_to,
@@ -188,6 +207,24 @@ impl Sources {
     }
 }
 
+/// How many requests the coordinators have in flight, as far as they answer in time.
+async fn in_flight(coordinators: &[Recipient<CountInFlight>], by: time::Instant) -> u64 {
+    let asked: Vec<_> = coordinators.iter().map(|it| it.send(CountInFlight)).collect();
+    let mut all = 0;
+    for counted in asked {
+        all += answer_of(counted, by).await as u64;
+    }
+    all
+}
+
+/// What somebody answers in time; nothing of one that has ended, or is stuck.
+async fn answer_of<T: Default, E>(
+    answer: impl Future<Output = Result<T, E>>,
+    by: time::Instant,
+) -> T {
+    timeout_at(by, answer).await.ok().and_then(Result::ok).unwrap_or_default()
+}
+
 fn hint_status(kept: OwnerFigures) -> HintStatus {
     let OwnerFigures { count, bytes, oldest_s, .. } = kept;
     HintStatus { count, bytes, oldest_s }
@@ -195,4 +232,41 @@ fn hint_status(kept: OwnerFigures) -> HintStatus {
 
 fn as_u32(count: u64) -> u32 {
     count.try_into().unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use actix::{Actor, Context, Handler, ResponseFuture};
+
+    use super::*;
+
+    /// Has so many in flight, or is stuck.
+    struct Coordinator(Option<usize>);
+
+    impl Actor for Coordinator {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<CountInFlight> for Coordinator {
+        type Result = ResponseFuture<usize>;
+
+        fn handle(&mut self, _: CountInFlight, _: &mut Self::Context) -> Self::Result {
+            match self.0 {
+                Some(count) => Box::pin(async move { count }),
+                None => Box::pin(pending()),
+            }
+        }
+    }
+
+    #[test]
+    fn one_that_is_stuck_hides_nothing_of_the_others() {
+        let counted = actix::System::new().block_on(async {
+            let coordinators = [Some(2), None, Some(3)];
+            let coordinators = coordinators.map(|it| Coordinator(it).start().recipient());
+            in_flight(&coordinators, time::Instant::now() + Duration::from_millis(200)).await
+        });
+        assert_eq!(counted, 5);
+    }
 }

@@ -6,6 +6,9 @@
 //! its next commit is looked up, rather than believed, so that from the failure on what is added to a leaf
 //! and taken from it is right: a tree that was worked out anew meanwhile stays so.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
@@ -189,6 +192,11 @@ impl Keeper {
         }
         drop(all);
         self.group.differences = differences;
+        if self.unsure.is_empty() {
+            // A vnode's belief lasts no longer than the commits that it had under way when one failed, and
+            // each of these trees was worked out anew in a commit behind them.
+            self.all_are_doubtful = false;
+        }
     }
 
     /// Of which of these nothing is known for sure: their trees, and what they held.

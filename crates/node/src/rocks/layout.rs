@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     keys::{self, Family},
     leaves::{Tree, TreeId},
-    store::OpenError,
+    opening::OpenError,
     tombstones,
 };
 
@@ -36,12 +36,12 @@ struct Layout {
 
 /// Makes sure that the store is laid out as this version needs it.
 pub(super) fn ensure(db: &DB, path: &Path, partitions: u32) -> Result<(), OpenError> {
-    let failed = |reason: String| OpenError::Database { path: path.into(), reason };
+    let unfit = |reason: String| OpenError::Database { path: path.into(), reason };
     let meta = family(db, Family::Meta);
-    let record = db.get_cf(meta, keys::LAYOUT).map_err(|error| failed(error.into_string()))?;
+    let record = db.get_cf(meta, keys::LAYOUT).map_err(|error| OpenError::of(path, error))?;
     let Some(record) = record else {
         let layout = Layout { version: VERSION, partitions };
-        return build(db, &layout).map_err(failed);
+        return build(db, path, &layout);
     };
     let layout: Layout = decode_stored(&record).map_err(|reason| OpenError::Damaged {
         path: path.into(),
@@ -49,10 +49,10 @@ pub(super) fn ensure(db: &DB, path: &Path, partitions: u32) -> Result<(), OpenEr
         reason,
     })?;
     if layout.version != VERSION {
-        return Err(failed(format!("its layout is {}, expected {VERSION}", layout.version)));
+        return Err(unfit(format!("its layout is {}, expected {VERSION}", layout.version)));
     }
     if layout.partitions != partitions {
-        return Err(failed(format!(
+        return Err(unfit(format!(
             "it was made for {} partitions, the settings say {partitions}",
             layout.partitions
         )));
@@ -60,14 +60,13 @@ pub(super) fn ensure(db: &DB, path: &Path, partitions: u32) -> Result<(), OpenEr
     Ok(())
 }
 
-fn build(db: &DB, layout: &Layout) -> Result<(), String> {
+fn build(db: &DB, path: &Path, layout: &Layout) -> Result<(), OpenError> {
+    let failed = |error: rocksdb::Error| OpenError::of(path, error);
     let mut unsynced = WriteOptions::default();
     // All of it is made again if the record at the end isn't there.
     unsynced.set_sync(false);
-    let write = |batch, options: &WriteOptions| {
-        db.write_opt(batch, options).map_err(|error| error.into_string())
-    };
-    clear(db, &unsynced)?;
+    let write = |batch, options: &WriteOptions| db.write_opt(batch, options).map_err(failed);
+    clear(db, &unsynced).map_err(failed)?;
     let list = family(db, Family::Tombstones);
     let mut options = ReadOptions::default();
     options.fill_cache(false);
@@ -77,13 +76,15 @@ fn build(db: &DB, layout: &Layout) -> Result<(), String> {
     let mut batch = WriteBatch::default();
     let (mut entries, mut deleted) = (0_u64, 0_u64);
     for entry in db.iterator_cf_opt(family(db, Family::Data), options, IteratorMode::Start) {
-        let (at, value) = entry.map_err(|error| error.into_string())?;
+        let (at, value) = entry.map_err(failed)?;
         if entries == 0 {
             tracing::info!("making the Merkle trees of a store that has none yet");
         }
         entries += 1;
-        let key = keys::data_key(&at)
-            .ok_or_else(|| format!("the key {} of an entry is damaged", at.escape_ascii()))?;
+        let key = keys::data_key(&at).ok_or_else(|| OpenError::Corrupt {
+            path: path.into(),
+            reason: format!("the key {} of an entry is damaged", at.escape_ascii()),
+        })?;
         let tree = trees.entry((key.keyspace, key.hash.partition(layout.partitions))).or_default();
         match decode_stored::<Versions>(&value) {
             Ok(versions) => {
@@ -137,17 +138,17 @@ fn add_tree(
 }
 
 /// Removes what an attempt that was cut short has left.
-fn clear(db: &DB, options: &WriteOptions) -> Result<(), String> {
+fn clear(db: &DB, options: &WriteOptions) -> Result<(), rocksdb::Error> {
     for family in [Family::Trees, Family::Tombstones].map(|name| family(db, name)) {
         loop {
             let mut batch = WriteBatch::default();
             for entry in db.iterator_cf(family, IteratorMode::Start).take(BATCH) {
-                batch.delete_cf(family, entry.map_err(|error| error.into_string())?.0);
+                batch.delete_cf(family, entry?.0);
             }
             if batch.is_empty() {
                 break;
             }
-            db.write_opt(batch, options).map_err(|error| error.into_string())?;
+            db.write_opt(batch, options)?;
         }
     }
     Ok(())

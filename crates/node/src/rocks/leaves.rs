@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    path::Path,
     sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -17,7 +18,7 @@ use anello_protocol::{
 };
 use rocksdb::{ColumnFamily, DB, IteratorMode, MergeOperands, ReadOptions};
 
-use super::keys;
+use super::{keys, opening::OpenError};
 
 /// A keyspace's part of a partition.
 pub(super) type TreeId = (KeyspaceId, PartitionId);
@@ -67,15 +68,17 @@ impl Trees {
     pub(super) fn load(
         db: &DB,
         trees: &ColumnFamily,
+        path: &Path,
         unsure: &BTreeSet<TreeId>,
         partitions: u32,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, OpenError> {
         let mut all = BTreeMap::new();
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         for entry in db.iterator_cf_opt(trees, options, IteratorMode::Start) {
-            let (at, digest) = entry.map_err(|error| error.into_string())?;
-            let (id, leaf, digest) = stored(&at, &digest)?;
+            let (at, digest) = entry.map_err(|error| OpenError::of(path, error))?;
+            let (id, leaf, digest) = stored(&at, &digest)
+                .map_err(|reason| OpenError::Corrupt { path: path.into(), reason })?;
             all.entry(id).or_insert_with(Tree::default).leaves[leaf] = digest;
         }
         for id in unsure {

@@ -63,6 +63,12 @@ impl Shared {
         }
     }
 
+    /// What a reader says of it, once it has been looked into.
+    pub(super) fn read_failed(&self, error: rocksdb::Error) -> StoreError {
+        self.look_into(&error);
+        failed(error)
+    }
+
     /// Tells that the store has stopped writing for good.
     pub(super) fn stuck(&self, sentence: String) {
         self.troubles.tell(Trouble::Stuck(sentence));
@@ -114,10 +120,7 @@ impl Shared {
             Ok(None) => Ok(CachedRead::Hit(Versions::new())),
             Ok(Some(bytes)) => decode(&bytes),
             Err(error) if error.kind() == ErrorKind::Incomplete => Ok(CachedRead::WouldBlock),
-            Err(error) => {
-                self.look_into(&error);
-                Err(failed(error))
-            }
+            Err(error) => Err(self.read_failed(error)),
         }
     }
 

@@ -63,7 +63,7 @@ impl HintShelf for RocksStore {
             let place: Place = decode_stored(place).map_err(damaged)?;
             let hint = snapshot.get_pinned_cf(family, keys::hint(owner, &place.key));
             places.next();
-            let Some(hint) = hint.map_err(failed)? else {
+            let Some(hint) = hint.map_err(|error| shared.read_failed(error))? else {
                 // The trees find what the owner misses. To stop here would cost it all that comes after.
                 tracing::warn!(%owner, "the hint of {:?} is gone", place.key);
                 continue;
@@ -71,7 +71,7 @@ impl HintShelf for RocksStore {
             taken = taken.saturating_add(usize::try_from(place.bytes).unwrap_or(usize::MAX));
             hints.push((place.key, decode_stored(&hint).map_err(damaged)?));
         }
-        places.status().map_err(failed)?;
+        places.status().map_err(|error| shared.read_failed(error))?;
         Ok(hints)
     }
 
@@ -124,7 +124,7 @@ impl HintShelf for RocksStore {
             totals.last_number = number;
             places.next();
         }
-        places.status().map_err(failed)?;
+        places.status().map_err(|error| shared.read_failed(error))?;
         Ok(Shelved { owners, record })
     }
 }

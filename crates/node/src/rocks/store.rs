@@ -5,13 +5,13 @@
 
 use std::{
     collections::BTreeSet,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
 };
 
 use anello_gossip::MembershipStore;
 use anello_protocol::{
-    codec::{DecodeError, decode_stored, encode_stored},
+    codec::{decode_stored, encode_stored},
     id::{Epoch, KeyspaceId, PartitionId},
     key::DataKey,
     version::Versions,
@@ -19,9 +19,8 @@ use anello_protocol::{
 use anello_replica::store::{
     CachedRead, Commit, CommitDone, NotTaken, Store, StoreError, StoreEstimate, VnodeRecord,
 };
-use rocksdb::{ColumnFamilyDescriptor, DB, ErrorKind, IteratorMode, ReadTier, WriteBatch};
+use rocksdb::{ColumnFamilyDescriptor, DB, IteratorMode, ReadTier, WriteBatch};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 use tokio::sync::watch;
 
 use super::{
@@ -30,10 +29,10 @@ use super::{
     keeper::{Keeper, KeyChange, Upkeep},
     keys::{self, Family},
     layout,
-    leaves::{TreeId, Trees},
+    opening::{OpenError, load_trees},
     options,
     recent::Recent,
-    room::{Room, is_no_space},
+    room::Room,
     run::Run,
     shared::{DatabaseSink, Shared, failed, synced},
     sweep, tombstones,
@@ -41,49 +40,6 @@ use super::{
     watch::Watch,
 };
 use crate::config::Durability;
-
-/// Why a store can't be opened; nothing in it was changed.
-#[derive(Debug, Error)]
-pub enum OpenError {
-    /// RocksDB won't open it.
-    #[error("store {path}: {reason}")]
-    Database {
-        /// Where it is.
-        path: PathBuf,
-        /// What RocksDB says.
-        reason: String,
-    },
-    /// Something of it reads back otherwise than it was written.
-    #[error("store {path}: it is damaged: {reason}")]
-    Corrupt {
-        /// Where it is.
-        path: PathBuf,
-        /// What RocksDB says.
-        reason: String,
-    },
-    /// Something of it can't be understood.
-    #[error(
-        "store {path}: the record {record:?} is damaged: {reason}; restore the data directory from a backup, or give the node an empty one"
-    )]
-    Damaged {
-        /// Where it is.
-        path: PathBuf,
-        /// Which record.
-        record: &'static str,
-        /// What is wrong with it.
-        reason: DecodeError,
-    },
-    /// One of its threads can't be started.
-    #[error("can't start a thread of the store: {0}")]
-    Thread(std::io::Error),
-}
-
-impl OpenError {
-    /// Whether it could be opened if there were more room on the disk.
-    pub(crate) fn is_no_space(&self) -> bool {
-        matches!(self, Self::Database { reason, .. } if is_no_space(reason))
-    }
-}
 
 /// What the commit thread has done since the store was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -142,16 +98,10 @@ impl RocksStore {
         let families = Family::ALL.map(|family| {
             ColumnFamilyDescriptor::new(family.name(), options::family(family, &cache))
         });
-        let failed = |error: rocksdb::Error| match error.kind() {
-            ErrorKind::Corruption => {
-                OpenError::Corrupt { path: path.into(), reason: error.into_string() }
-            }
-            _ => OpenError::Database { path: path.into(), reason: error.into_string() },
-        };
+        let failed = |error: rocksdb::Error| OpenError::of(path, error);
         let db = DB::open_cf_descriptors(&options::database(), path, families).map_err(failed)?;
         layout::ensure(&db, path, partitions)?;
-        let (trees, unsure) = load_trees(&db, partitions)
-            .map_err(|reason| OpenError::Database { path: path.into(), reason })?;
+        let (trees, unsure) = load_trees(&db, path, partitions)?;
         let run = Run::beginning(path, durability == Durability::Sync).map_err(|error| {
             OpenError::Database { path: path.into(), reason: error.to_string() }
         })?;
@@ -224,12 +174,19 @@ impl RocksStore {
         replacement.map_err(|reason| format!("the record \"replaces\" is damaged: {reason}"))
     }
 
-    /// Notes which damaged stores have yet to be salvaged.
-    pub(crate) fn note_replacement(&self, replacement: &Replacement) -> Result<(), String> {
-        let mut batch = WriteBatch::default();
-        let meta = self.shared.family(Family::Meta);
-        batch.put_cf(meta, keys::REPLACES, encode_stored(replacement));
-        self.shared.write(batch, &synced())
+    /// Notes which damaged stores have yet to be salvaged. On a full disk it waits for room.
+    pub(crate) fn note_replacement(&self, replacement: &Replacement, done: Done) {
+        self.vote(keys::REPLACES, encode_stored(replacement), done);
+    }
+
+    /// Writes a record that is taken whatever else waits, and is synced whatever the settings say.
+    fn vote(&self, key: &[u8], value: Vec<u8>, done: Done) {
+        let changes = vec![Change { family: Family::Meta, key: key.to_vec(), value: Some(value) }];
+        let (upkeep, flag) = (Upkeep::Nothing, Flag::Unconcerned);
+        let submission = Submission { changes, upkeep, flag, class: Class::Vote, done };
+        if let Err(submission) = self.commits.submit(submission) {
+            (submission.done)(Err("the store is closed".into()));
+        }
     }
 
     /// To wait for trouble that concerns the store as a whole.
@@ -402,32 +359,6 @@ impl MembershipStore for RocksStore {
     }
 
     fn save(&self, record: Vec<u8>, done: Done) {
-        let changes = vec![Change {
-            family: Family::Meta,
-            key: keys::MEMBERSHIP.to_vec(),
-            value: Some(record),
-        }];
-        let (upkeep, flag) = (Upkeep::Nothing, Flag::Unconcerned);
-        let submission = Submission { changes, upkeep, flag, class: Class::Vote, done };
-        if let Err(submission) = self.commits.submit(submission) {
-            (submission.done)(Err("the store is closed".into()));
-        }
+        self.vote(keys::MEMBERSHIP, record, done);
     }
-}
-
-/// The trees that are stored, and which of them can't be trusted.
-fn load_trees(db: &DB, partitions: u32) -> Result<(Trees, BTreeSet<TreeId>), String> {
-    let family = |family: Family| {
-        db.cf_handle(family.name()).expect("every family is made when the store is opened")
-    };
-    let from = IteratorMode::From(keys::all_unsure(), rocksdb::Direction::Forward);
-    let mut unsure = BTreeSet::new();
-    for entry in db.iterator_cf(family(Family::Meta), from) {
-        let (key, _) = entry.map_err(|error| error.into_string())?;
-        match keys::unsure_tree(&key) {
-            Some(tree) => unsure.insert(tree),
-            None => break,
-        };
-    }
-    Ok((Trees::load(db, family(Family::Trees), &unsure, partitions)?, unsure))
 }

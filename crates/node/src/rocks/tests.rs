@@ -1,9 +1,12 @@
+//! The store as a whole, and what the tests of its parts write and damage.
+
 use std::{
     collections::BTreeSet,
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
+use anello_gossip::MembershipStore;
 use anello_protocol::{
     causality::{ActorId, Context, Dot, Incarnation},
     id::{Epoch, KeyspaceId, PartitionId},
@@ -11,8 +14,6 @@ use anello_protocol::{
     time::HybridTime,
     version::{Content, Value, Version, Versions, WriteId},
 };
-
-use anello_gossip::MembershipStore;
 use anello_replica::store::{
     CachedRead, Commit, NotTaken, Store, Summary, VnodeRecord, conformance,
 };
@@ -24,6 +25,7 @@ use super::{
 };
 use crate::config::Durability;
 
+pub(crate) mod damage;
 #[path = "../../tests/fleet/disk.rs"]
 #[allow(dead_code, unreachable_pub)]
 pub(crate) mod disk;
@@ -198,8 +200,7 @@ fn a_sweep_that_a_restart_cuts_short_is_begun_again() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = open(&dir);
     for number in 0..2_500 {
-        store
-            .commit(commit(&key(4, number), versions(number, 10)), Box::new(|_| ()))
+        Store::commit(&*store, commit(&key(4, number), versions(number, 10)), Box::new(|_| ()))
             .expect("room");
     }
     write(&store, &key(1, 0), versions(0, 10));
@@ -215,8 +216,7 @@ fn what_is_queued_as_a_keyspace_is_dropped_is_swept_too_and_no_more_is_taken() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = open(&dir);
     for number in 0..1_000 {
-        store
-            .commit(commit(&key(4, number), versions(number, 10)), Box::new(|_| ()))
+        Store::commit(&*store, commit(&key(4, number), versions(number, 10)), Box::new(|_| ()))
             .expect("room");
     }
     store.sweep(&BTreeSet::from([KeyspaceId(1)]), Epoch(6));

@@ -181,7 +181,7 @@ impl Shared {
             all[leaf] = digest;
             entries.next();
         }
-        entries.status().map_err(|error| error.into_string())?;
+        entries.status().map_err(|error| self.read_failed(error).0)?;
         Ok(all)
     }
 
@@ -259,7 +259,7 @@ impl Shared {
         // The smallest key after it.
         let next = scan.after.map(|after| [&*keys::data(after), &[0]].concat());
         entries.seek(next.map_or(first.clone(), |next| next.max(first)));
-        Cursor { entries, keyspace: scan.keyspace, is_fresh: true }
+        Cursor { shared: self, entries, keyspace: scan.keyspace, is_fresh: true }
     }
 }
 
@@ -288,6 +288,7 @@ type OwnedItem = (Vec<u8>, Vec<u8>);
 
 /// Goes through the entries of one keyspace.
 struct Cursor<'a> {
+    shared: &'a Shared,
     entries: DBRawIterator<'a>,
     keyspace: KeyspaceId,
     is_fresh: bool,
@@ -301,7 +302,7 @@ impl Cursor<'_> {
         while self.entries.key().is_some_and(|at| keys::keyspace_of(at) != Some(self.keyspace)) {
             self.entries.next();
         }
-        self.entries.status().map_err(|error| TreeError(error.into_string()))?;
+        self.entries.status().map_err(|error| TreeError(self.shared.read_failed(error).0))?;
         Ok(self.entries.item())
     }
 

@@ -11,8 +11,8 @@ use rocksdb::{ColumnFamilyDescriptor, DB, Options};
 
 use super::*;
 use crate::rocks::{
+    opening::OpenError,
     options,
-    store::OpenError,
     tests::{entries_of, wait_until_held},
 };
 
