@@ -24,12 +24,12 @@ use anello_protocol::{
         self,
         admin::{RepairStarted, StartRepair},
         hint::MarkForRepair,
-        repair::{CompareKeys, CompareRanges, CompareRoots, KeysDiffer},
+        repair::{CompareKeys, CompareRanges, CompareRoots, KeysDiffer, PurgeVersions},
         replica::Refusal,
     },
     time::{Moment, Now},
 };
-use anello_transport::{Call, CallContext, CallError, Caller, ReplyTo};
+use anello_transport::{ActorRef, Call, CallContext, CallError, Caller, ReplyTo};
 
 pub use messages::{AskFigures, AskPairs, AskProgress, StartRound, Stop, Tell};
 pub use refs::{NodeRefs, VnodeRefs};
@@ -60,6 +60,8 @@ pub struct MerkleParts {
     pub store: Arc<dyn TreeStore>,
     /// The vnodes of this node: whoever these are passes each message to the one of its key's partition.
     pub vnodes: VnodeRefs,
+    /// The same, where they forget keys.
+    pub purge: ActorRef<PurgeVersions>,
     /// How to reach the others.
     pub others: Box<dyn Fn(&NodeId) -> NodeRefs + Send>,
     /// The node's quarantine.
@@ -75,6 +77,7 @@ pub struct MerkleActor {
     node: NodeId,
     store: Arc<dyn TreeStore>,
     vnodes: VnodeRefs,
+    purge: ActorRef<PurgeVersions>,
     others: Box<dyn Fn(&NodeId) -> NodeRefs + Send>,
     in_step: Recipient<InStep>,
     peer_quarantined: Recipient<PeerQuarantined>,
@@ -99,16 +102,16 @@ enum Waiting {
 impl MerkleActor {
     /// An actor that has not been told of any cluster yet.
     pub fn new(parts: MerkleParts) -> Self {
-        let MerkleParts { node, config, seed, store, vnodes, others, in_step, peer_quarantined } =
-            parts;
+        let MerkleParts { node, config, seed, store, vnodes, purge, others, .. } = parts;
         Self {
             anti_entropy: AntiEntropy::new(node.clone(), config, seed),
             node,
             store,
             vnodes,
+            purge,
             others,
-            in_step,
-            peer_quarantined,
+            in_step: parts.in_step,
+            peer_quarantined: parts.peer_quarantined,
             known: HashMap::new(),
             begin: Instant::now(),
             next_token: 0,
@@ -190,6 +193,9 @@ impl MerkleActor {
             Outgoing::Store(it) => {
                 calls.call(ticket, self.vnodes(to).store.call(it, until), Incoming::Stored);
             }
+            Outgoing::Purge(it) => {
+                calls.call(ticket, self.purge.call(it, until), Incoming::Purged);
+            }
         }
     }
 
@@ -252,6 +258,12 @@ fn log(report: &Report) {
             %partition,
             leaves,
             "a tree was other than its data; it is mended"
+        ),
+        Report::Dropped { keyspace, partition, keys } => tracing::info!(
+            keyspace = keyspace.0,
+            %partition,
+            keys,
+            "keys that came back with a copy of the store, and all other replicas have forgotten, are dropped"
         ),
         Report::StoreFailed(error) => tracing::warn!(%error, "anti-entropy can't read the store"),
         Report::Unresolved { keyspace, partition, peer } => tracing::info!(
@@ -345,7 +357,9 @@ impl Handler<Tell> for MerkleActor {
             Tell::ReachabilityChanged { node, reachable } => {
                 Input::ReachabilityChanged { node, reachable }
             }
-            Tell::Quarantined(partitions) => Input::Quarantined(partitions),
+            Tell::Quarantined { partitions, was_restored } => {
+                Input::Quarantined { partitions, was_restored }
+            }
             Tell::Pressure(pressure) => Input::Pressure(pressure),
             Tell::ScrubAll => Input::ScrubAll,
         };

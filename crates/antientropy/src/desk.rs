@@ -58,7 +58,7 @@ impl Default for AntiEntropyConfig {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms {
     pub(crate) rule: ConflictRule,
-    grace_ms: u64,
+    pub(crate) grace_ms: u64,
 }
 
 /// For whom something is under way.
@@ -72,6 +72,8 @@ pub(crate) enum Owner {
     Walk(u64),
     /// A key of a unit.
     Transfer(u64, u64),
+    /// A key of a unit that nobody else may hold, asked about at this node.
+    Lone(u64, u64, NodeId),
     /// The scrub.
     Scrub,
 }
@@ -97,6 +99,10 @@ pub(crate) struct Desk {
     pub(crate) budget: Budget,
     pub(crate) counts: Counts,
     pub(crate) quarantined: BTreeSet<PartitionId>,
+    /// Whether that is because the store was put back from a copy.
+    pub(crate) was_restored: bool,
+    /// Who was asked about lone keys and is quarantined too, and since when.
+    pub(crate) refusing: BTreeMap<NodeId, Moment>,
     /// Trees that were found not to be trusted.
     pub(crate) untrusted: BTreeSet<(KeyspaceId, PartitionId)>,
     /// The bytes of the versions that are at hand or under way.
@@ -118,6 +124,8 @@ impl Desk {
             config,
             counts: Counts::default(),
             quarantined: BTreeSet::new(),
+            was_restored: false,
+            refusing: BTreeMap::new(),
             untrusted: BTreeSet::new(),
             bytes_at_hand: 0,
             effects: VecDeque::new(),
@@ -156,6 +164,15 @@ impl Desk {
     pub(crate) fn is_forgettable(&self, keyspace: KeyspaceId, versions: &Versions) -> bool {
         let until = versions.latest().wall_ms().saturating_add(self.terms(keyspace).grace_ms);
         versions.is_deleted() && until <= self.now.wall_ms
+    }
+
+    /// The other replicas of a tree, in all datacenters.
+    pub(crate) fn others(&self, keyspace: KeyspaceId, partition: PartitionId) -> Vec<NodeId> {
+        let Some(view) = &self.view else { return Vec::new() };
+        let Some(config) = view.keyspace_of(keyspace) else { return Vec::new() };
+        let replicas = &view.placement_of(config, partition).replicas;
+        let others = replicas.iter().filter(|replica| replica.id != self.node);
+        others.map(|replica| replica.id.clone()).collect()
     }
 
     /// When something may be sent, if not at once.
@@ -241,6 +258,7 @@ fn weight(message: &Outgoing) -> usize {
         Outgoing::Ranges(ranges) => DIGEST_BYTES * (1 + ranges.ranges.len() * RANGE_DIGESTS),
         Outgoing::Keys(keys) => DIGEST_BYTES * (2 + keys.entries.len()),
         Outgoing::Read(read) => DIGEST_BYTES + read.key.key.as_bytes().len(),
+        Outgoing::Purge(purge) => DIGEST_BYTES + purge.key.key.as_bytes().len(),
         Outgoing::Store(store) => store.key.key.as_bytes().len() + bytes_of(&store.versions),
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use anello_protocol::{
     id::{KeyspaceId, NodeId, PartitionId},
     message::{
-        repair::{CompareKeys, CompareRanges, CompareRoots, KeysDiffer},
+        repair::{CompareKeys, CompareRanges, CompareRoots, KeysDiffer, PurgeVersions, Purged},
         replica::{Held, ReadVersions, Refusal, StoreVersions, Stored},
     },
     time::Moment,
@@ -61,6 +61,8 @@ pub enum Outgoing {
     Read(ReadVersions),
     /// To the key's vnode on that node, which may be this one.
     Store(StoreVersions),
+    /// To the key's vnode on this node, which is quarantined: it forgets what came back with a copy.
+    Purge(PurgeVersions),
 }
 
 /// What answers an [`Outgoing`].
@@ -76,6 +78,8 @@ pub enum Incoming {
     Read(Result<Held, Refusal>),
     /// To [`Outgoing::Store`].
     Stored(Result<Stored, Refusal>),
+    /// To [`Outgoing::Purge`].
+    Purged(Result<Purged, Refusal>),
 }
 
 /// Why a message has no answer.
@@ -111,6 +115,15 @@ pub enum Report {
         partition: PartitionId,
         /// The other node.
         peer: NodeId,
+    },
+    /// What came back with a copy of the store had been deleted, and forgotten by all others: it is gone.
+    Dropped {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+        /// The partition.
+        partition: PartitionId,
+        /// Of how many keys.
+        keys: u64,
     },
 }
 
@@ -188,7 +201,13 @@ pub enum Input {
     },
     /// Of which partitions this node may lack so much that it shows them to nobody: what others hold is
     /// taken in there, and nothing is handed out.
-    Quarantined(BTreeSet<PartitionId>),
+    Quarantined {
+        /// The partitions; none if it is over.
+        partitions: BTreeSet<PartitionId>,
+        /// Whether the store was put back from a copy: then what only this node holds may have been
+        /// deleted, and forgotten, since the copy was made.
+        was_restored: bool,
+    },
     /// How late the commits of clients' writes are: 0 is not at all, 100 is as late as may be. Repair
     /// gives way accordingly.
     Pressure(u8),

@@ -13,6 +13,7 @@
 //! Everything behind it is bounded: it goes on only as fast as what it finds is dealt with. A question
 //! that fails is asked again a bounded number of times; its range is put back where it came from.
 
+mod lone;
 mod transfer;
 mod walk;
 
@@ -72,6 +73,8 @@ pub(crate) struct Exchange {
     is_unsettled: bool,
     /// Whether there were keys that this node alone has and keeps to itself.
     pub(crate) is_one_way: bool,
+    /// How many keys were dropped here.
+    pub(crate) dropped: u64,
 }
 
 /// A range in which keys differed.
@@ -122,6 +125,7 @@ impl Exchange {
             is_unresolved: false,
             is_unsettled: false,
             is_one_way: false,
+            dropped: 0,
         }
     }
 

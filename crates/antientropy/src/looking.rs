@@ -3,8 +3,10 @@
 
 use anello_protocol::{
     id::{KeyspaceId, PartitionId},
+    key::DataKey,
     merkle::{CHILDREN, EntryDigest, HashRange, LEAF_LEVELS},
     message::repair::MAX_KEYS,
+    version::Versions,
 };
 
 use crate::store::{Entries, Entry, Leaves, Scrubbed, TreeError, TreeStore};
@@ -48,6 +50,8 @@ pub enum Look {
         /// The partition.
         partition: PartitionId,
     },
+    /// What is held of a key.
+    Versions(DataKey),
 }
 
 /// What was seen.
@@ -61,6 +65,8 @@ pub enum Looked {
     Keys(Entries),
     /// To [`Look::Scrub`].
     Scrubbed(Scrubbed),
+    /// To [`Look::Versions`].
+    Versions(Versions),
     /// The tree can't be trusted.
     Untrusted,
     /// The store failed, with a sentence.
@@ -94,6 +100,7 @@ pub fn look(store: &dyn TreeStore, look: Look) -> Looked {
         Look::Scrub { keyspace, partition } => {
             store.scrub(keyspace, partition).map(Looked::Scrubbed)
         }
+        Look::Versions(key) => store.read(&key).map(Looked::Versions),
     };
     seen.unwrap_or_else(|TreeError(sentence)| Looked::Failed(sentence))
 }

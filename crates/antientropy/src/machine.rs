@@ -74,19 +74,23 @@ impl AntiEntropy {
                 self.schedule.reachability_changed(&mut self.desk, &node, reachable);
                 self.drop_unwanted();
             }
-            Input::Quarantined(partitions) => self.quarantined(partitions),
+            Input::Quarantined { partitions, was_restored } => {
+                self.quarantined(partitions, was_restored);
+            }
             Input::Pressure(pressure) => self.desk.budget.press(now.moment, pressure),
         }
         self.advance();
     }
 
     /// What was found before a quarantine began says nothing of what is so within it: all begins anew.
-    fn quarantined(&mut self, partitions: BTreeSet<PartitionId>) {
+    fn quarantined(&mut self, partitions: BTreeSet<PartitionId>, was_restored: bool) {
         let begins = self.desk.quarantined.is_empty() && !partitions.is_empty();
         self.desk.quarantined = partitions;
+        self.desk.was_restored = was_restored;
         if !begins {
             return;
         }
+        self.desk.refusing.clear();
         let peers = self.schedule.peers.iter().filter(|(_, peer)| peer.is_reachable);
         let reachable: Vec<NodeId> = peers.map(|(id, _)| id.clone()).collect();
         for is_reachable in [false, true] {
@@ -167,6 +171,11 @@ impl AntiEntropy {
                     exchange.transferred(&mut self.desk, number, outcome);
                 }
             }
+            Some(Owner::Lone(unit, number, node)) => {
+                if let Some(exchange) = self.units.exchange(unit) {
+                    exchange.heard(&mut self.desk, number, &node, outcome);
+                }
+            }
             Some(Owner::Answer | Owner::Scrub) | None => {}
         }
     }
@@ -196,7 +205,12 @@ impl AntiEntropy {
                 let changed = self.scrub.looked(&mut self.desk, &self.schedule.held, looked);
                 changed.into_iter().for_each(|tree| self.compare_with_all(tree));
             }
-            Some(Owner::Transfer(..)) | None => {}
+            Some(Owner::Transfer(unit, number)) => {
+                if let Some(exchange) = self.units.exchange(unit) {
+                    exchange.weighed(&mut self.desk, number, looked);
+                }
+            }
+            Some(Owner::Lone(..)) | None => {}
         }
     }
 
@@ -256,8 +270,12 @@ impl AntiEntropy {
     }
 
     fn ended(&mut self, ended: Ended) {
-        let Ended { tree, peer, rounds, outcome, is_one_way } = ended;
+        let Ended { tree, peer, rounds, outcome, is_one_way, dropped } = ended;
         self.schedule.rounds.unit_ended(&rounds);
+        if dropped > 0 {
+            let ((keyspace, partition), keys) = (tree, dropped);
+            self.desk.report(Report::Dropped { keyspace, partition, keys });
+        }
         let wall_ms = self.desk.now.wall_ms;
         let Some(pair) = self.schedule.pair(&peer, tree) else { return };
         match outcome {

@@ -9,9 +9,12 @@
 //! A node is quarantined
 //! - at its start, if it was last alive longer ago than the smallest grace of the keyspaces that it holds
 //!   parts of, if its store was put back from a copy, or if it has lost its store;
-//! - when it notices that it stood still for that long;
+//! - when it notices that it stood still for that long, by the clock that nobody sets;
 //! - when it meets another member again after that long without any. Not before: to cut off the only node
 //!   that is left would cost its clients everything and protect nobody.
+//!
+//! However short a grace is, an absence of less than some minutes is none: a restart is no reason to take a
+//! whole node from its clients, and a purge waits for it anyway.
 //!
 //! It is over once every partition that it holds is back in step with at least one replica of each
 //! datacenter that has others, a replica that serves; and at once where there is no other replica. A store
@@ -36,7 +39,7 @@ mod verdict;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
     fmt,
     sync::Arc,
     time::Duration,
@@ -58,7 +61,7 @@ pub use verdict::{Lone, Others, Verdict, verdict};
 /// How often is saved that the node is alive, and looked whether it stood still.
 const ALARM: Duration = Duration::from_secs(5);
 /// For how long a node that has forgotten what it acknowledged waits for others that are quarantined too.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a node remembers of its last life, by its wall clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,6 +70,20 @@ pub struct LastAlive {
     pub alive_ms: u64,
     /// When it last had contact with another member, or had no others.
     pub contact_ms: u64,
+}
+
+/// The bounds of a quarantine.
+#[derive(Clone, Debug)]
+pub struct QuarantineConfig {
+    /// For how long a node must have been away at least, however short a grace is, default 10 min. Less
+    /// takes nodes from their clients at a restart.
+    pub away_min: Duration,
+}
+
+impl Default for QuarantineConfig {
+    fn default() -> Self {
+        Self { away_min: Duration::from_secs(10 * 60) }
+    }
 }
 
 /// What happens to a quarantine.
@@ -127,6 +144,7 @@ type Place = (KeyspaceId, PartitionId);
 #[derive(Debug)]
 pub struct Quarantine {
     node: NodeId,
+    config: QuarantineConfig,
     view: Option<Arc<View>>,
     /// The smallest grace of what it holds; none while it holds nothing.
     grace: Option<Duration>,
@@ -134,6 +152,8 @@ pub struct Quarantine {
     /// When it was seen alive last, and in contact last: by its own clocks.
     alive: Now,
     contact_ms: u64,
+    /// How long before which moment that was.
+    contact: (Duration, Moment),
     /// For how long it was away before this start, and whether its store was put back from a copy: until it
     /// is known what it holds.
     begun_with: Option<(Duration, bool)>,
@@ -157,7 +177,13 @@ struct Watch {
 impl Quarantine {
     /// A node that starts. `last` is none if the store is a fresh one; `was_restored` says that the store
     /// was put back from a copy.
-    pub fn new(now: Now, node: NodeId, last: Option<LastAlive>, was_restored: bool) -> Self {
+    pub fn new(
+        now: Now,
+        node: NodeId,
+        config: QuarantineConfig,
+        last: Option<LastAlive>,
+        was_restored: bool,
+    ) -> Self {
         let contact_ms = last.map_or(now.wall_ms, |last| last.contact_ms);
         let away =
             |last: LastAlive| Duration::from_millis(now.wall_ms.saturating_sub(last.alive_ms));
@@ -165,11 +191,13 @@ impl Quarantine {
             .then(|| (last.map(away).unwrap_or_default(), was_restored));
         Self {
             node,
+            config,
             view: None,
             grace: None,
             reachable: BTreeSet::new(),
             alive: now,
             contact_ms,
+            contact: (Duration::from_millis(now.wall_ms.saturating_sub(contact_ms)), now.moment),
             begun_with,
             watch: None,
             save_at: now.moment,
@@ -198,9 +226,11 @@ impl Quarantine {
                 }
             }
             Input::PeerQuarantined(peer) => {
+                // Patience counts from its first word: it gives it again and again.
                 if let Some(watch) = &mut self.watch
-                    && watch.quarantined.insert(peer, now.moment).is_none()
+                    && let Entry::Vacant(unknown) = watch.quarantined.entry(peer)
                 {
+                    unknown.insert(now.moment);
                     self.look_at_all();
                 }
             }
@@ -255,16 +285,18 @@ impl Quarantine {
 
     /// Looks whether the node stood still since it was last here.
     fn notice_the_time(&mut self, now: Now) {
-        // A machine that was suspended may have a clock for moments that stood still with it.
-        let by_moments = now.moment.since(self.alive.moment);
-        let by_wall = Duration::from_millis(now.wall_ms.saturating_sub(self.alive.wall_ms));
+        // Somebody may set the wall clock at any time, on all nodes at once.
+        let away = now.moment.since(self.alive.moment);
         self.alive = now;
-        let away = by_moments.max(by_wall);
         if let Some(grace) = self.grace
-            && away > grace.max(ALARM * 2)
+            && self.is_too_long(away, grace.max(ALARM * 2))
         {
             self.begin(Cause::StoodStill { away, grace });
         }
+    }
+
+    fn is_too_long(&self, away: Duration, grace: Duration) -> bool {
+        away > grace.max(self.config.away_min)
     }
 
     fn cluster_changed(&mut self, view: Arc<View>) {
@@ -288,7 +320,7 @@ impl Quarantine {
         let Some((away, was_restored)) = self.begun_with.take() else { return };
         if was_restored {
             self.begin(Cause::Restored);
-        } else if away > grace {
+        } else if self.is_too_long(away, grace) {
             self.begin(Cause::Away { away, grace });
         }
     }
@@ -308,10 +340,11 @@ impl Quarantine {
         }
         let was_cut_off = self.reachable.is_empty();
         self.reachable.insert(node);
-        let away = Duration::from_millis(now.wall_ms.saturating_sub(self.contact_ms));
+        let (before, moment) = self.contact;
+        let away = before + now.moment.since(moment);
         if was_cut_off
             && let Some(grace) = self.grace
-            && away > grace
+            && self.is_too_long(away, grace)
         {
             self.begin(Cause::CutOff { away, grace });
         }
@@ -381,6 +414,7 @@ impl Quarantine {
             self.watch = None;
             self.effects.push_back(Effect::Quarantine(false));
             self.contact_ms = self.alive.wall_ms;
+            self.contact = (Duration::ZERO, self.alive.moment);
             self.save_at = self.alive.moment;
         }
     }
@@ -391,6 +425,7 @@ impl Quarantine {
         let mut members = view.cluster().members.keys();
         if !self.reachable.is_empty() || members.all(|member| *member == self.node) {
             self.contact_ms = now.wall_ms;
+            self.contact = (Duration::ZERO, now.moment);
         }
         if self.watch.is_none() && self.begun_with.is_none() && now.moment >= self.save_at {
             let last = LastAlive { alive_ms: now.wall_ms, contact_ms: self.contact_ms };

@@ -1,7 +1,11 @@
 //! The scrub: every tree is compared with its data once in a while, one after the other, evenly spread;
-//! at once, if it can't be trusted or somebody asks for it.
+//! at once, if it can't be trusted or somebody asks for it. Between two of them the disk rests for as long
+//! as the last one took. One that fails is tried again behind all others.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use anello_protocol::time::Moment;
 
@@ -26,7 +30,9 @@ pub(crate) struct Scrub {
     /// The last tree of a pass over all of them, without pauses.
     pass: Option<Option<Tree>>,
     untrusted: BTreeSet<Tree>,
-    running: Option<(Tree, Why)>,
+    /// Those that can't be trusted and whose scrub has failed, the last one last.
+    failed: VecDeque<Tree>,
+    running: Option<(Tree, Why, Moment)>,
     pause_until: Option<Moment>,
 }
 
@@ -46,10 +52,12 @@ impl Scrub {
     /// Forgets trees that are held no more.
     pub(crate) fn retain(&mut self, held: &Held) {
         self.untrusted.retain(|tree| held.contains(*tree));
+        self.failed.retain(|tree| held.contains(*tree));
     }
 
     pub(crate) fn advance(&mut self, desk: &mut Desk, held: &Held) {
         self.untrusted.append(&mut desk.untrusted);
+        self.untrusted.retain(|tree| !self.failed.contains(tree));
         let now = desk.now.moment;
         if self.next.is_none() && held.trees() > 0 {
             self.next = Some(now + desk.jitter(pause(desk, held)));
@@ -61,7 +69,7 @@ impl Scrub {
         let Some((tree, why)) = self.choose(desk, held) else { return };
         let (keyspace, partition) = tree;
         desk.look(Owner::Scrub, Look::Scrub { keyspace, partition });
-        self.running = Some((tree, why));
+        self.running = Some((tree, why, now));
     }
 
     fn choose(&mut self, desk: &Desk, held: &Held) -> Option<(Tree, Why)> {
@@ -75,13 +83,14 @@ impl Scrub {
             }
         }
         let is_due = self.next.is_some_and(|next| next <= desk.now.moment);
-        let tree = held.after(self.last).or_else(|| held.after(None))?;
-        is_due.then_some((tree, Why::Turn))
+        let next = held.after(self.last).or_else(|| held.after(None)).filter(|_| is_due);
+        let failed = || self.failed.front().map(|tree| (*tree, Why::Untrusted));
+        next.map(|tree| (tree, Why::Turn)).or_else(failed)
     }
 
     /// A scrub has ended: says which tree was found to be other than what was shown of it.
     pub(crate) fn looked(&mut self, desk: &mut Desk, held: &Held, looked: Looked) -> Option<Tree> {
-        let (tree, why) = self.running.take()?;
+        let (tree, why, since) = self.running.take()?;
         let now = desk.now.moment;
         match why {
             Why::Turn => {
@@ -91,9 +100,12 @@ impl Scrub {
             Why::Pass if self.pass.is_some() => self.pass = Some(Some(tree)),
             Why::Pass | Why::Untrusted => {}
         }
+        let was_untrusted = self.untrusted.remove(&tree) | self.failed.contains(&tree);
+        self.failed.retain(|failed| *failed != tree);
         match looked {
             Looked::Scrubbed(scrubbed) => {
-                self.untrusted.remove(&tree);
+                let took = now.since(since);
+                self.pause_until = (!took.is_zero()).then(|| now + took);
                 desk.counts.trees_scrubbed += 1;
                 desk.counts.leaves_mended += u64::from(scrubbed.mended);
                 if scrubbed.mended > 0 {
@@ -107,6 +119,7 @@ impl Scrub {
                 if let Looked::Failed(sentence) = other {
                     desk.report(Report::StoreFailed(sentence));
                 }
+                self.failed.extend(was_untrusted.then_some(tree));
                 self.pause_until = Some(now + PAUSE);
                 None
             }

@@ -67,6 +67,8 @@ pub(crate) struct Ended {
     pub(crate) outcome: Option<Outcome>,
     /// Whether there were keys that this node keeps to itself.
     pub(crate) is_one_way: bool,
+    /// How many keys it has dropped here.
+    pub(crate) dropped: u64,
 }
 
 impl Units {
@@ -228,8 +230,9 @@ impl Units {
         self.by_place.remove(&(peer.clone(), tree));
         let exchange = self.stop(desk, id);
         let outcome = exchange.as_ref().and_then(Exchange::outcome);
-        let is_one_way = exchange.is_some_and(|exchange| exchange.is_one_way);
-        Some(Ended { tree, peer, rounds, outcome, is_one_way })
+        let is_one_way = exchange.as_ref().is_some_and(|exchange| exchange.is_one_way);
+        let dropped = exchange.map_or(0, |exchange| exchange.dropped);
+        Some(Ended { tree, peer, rounds, outcome, is_one_way, dropped })
     }
 
     fn stop(&mut self, desk: &mut Desk, id: u64) -> Option<Exchange> {

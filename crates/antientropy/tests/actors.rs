@@ -12,7 +12,7 @@ use actix::{Actor, Addr, System};
 use anello_antientropy::{
     AntiEntropyConfig, MerkleActor, MerkleParts,
     actor::{AskFigures, AskPairs, AskProgress, NodeRefs, StartRound, Stop, Tell, VnodeRefs},
-    quarantine::{QuarantineActor, QuarantineParts},
+    quarantine::{QuarantineActor, QuarantineConfig, QuarantineParts},
     store::{MemoryTreeStore, TreeStore},
 };
 use anello_protocol::{
@@ -82,6 +82,7 @@ impl Fleet {
                 // No node is quarantined here, so it is told nothing.
                 let quarantine = QuarantineActor::new(QuarantineParts {
                     node: me.clone(),
+                    config: QuarantineConfig::default(),
                     last: None,
                     was_restored: false,
                     save: Box::new(|_| ()),
@@ -94,6 +95,7 @@ impl Fleet {
                     seed: 1,
                     store: store.clone(),
                     vnodes: vnodes(&store),
+                    purge: ActorRef::function(|_| panic!("nothing came back with a copy")),
                     others: Box::new(move |other| {
                         let routers = others.get().expect("all are there before one is asked");
                         refs(routers[other].clone(), Caller::Node(me.clone()))
@@ -216,7 +218,7 @@ fn a_round_that_an_operator_starts_brings_all_in_step() {
         }
         // Whatever its name: the last one compares with all.
         let last = &fleet.nodes[&node("eu-c")].actor;
-        let round = last.send(StartRound).await.expect("it lives");
+        last.send(StartRound).await.expect("it lives");
         let mut progress = last.send(AskProgress).await.expect("it lives").expect("begun");
         while !progress.is_complete {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -285,7 +287,7 @@ fn what_no_node_would_ask_is_refused() {
             let asked = CompareRanges { epoch, keyspace, partition, ranges: Vec::new() };
             assert_eq!(refs.ranges.call(asked, soon()).await, Ok(Err(refusal)));
         }
-        let quarantined = Tell::Quarantined([partition].into());
+        let quarantined = Tell::Quarantined { partitions: [partition].into(), was_restored: false };
         fleet.nodes[&node("eu-a")].actor.do_send(quarantined);
         let asked = CompareRanges { epoch, keyspace, partition, ranges: Vec::new() };
         assert_eq!(refs.ranges.call(asked, soon()).await, Ok(Err(Refusal::Quarantined)));

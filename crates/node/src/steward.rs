@@ -14,9 +14,9 @@ use anello_antientropy::{
     AntiEntropyConfig, MerkleActor, MerkleParts,
     actor::{self as merkle, NodeRefs, StartRound, Tell, VnodeRefs},
     purge::{self, PurgeActor, PurgeConfig, PurgeParts, PurgeRefs},
-    quarantine::{self, LastAlive, QuarantineActor, QuarantineParts},
+    quarantine::{self, LastAlive, QuarantineActor, QuarantineConfig, QuarantineParts},
 };
-use anello_protocol::id::{NodeId, PartitionId};
+use anello_protocol::id::NodeId;
 use anello_replica::hints::{
     self, HintPeers, HintStoreActor, HintStoreConfig, HintStoreParts, Pressure, PressureChanged,
     store::Shelved,
@@ -104,6 +104,8 @@ struct Actors {
     commits: Arc<Mutex<CommitLook>>,
     view: Option<Arc<View>>,
     is_quarantined: bool,
+    /// Whether the store was put back from a copy, and has not been compared with the others since.
+    was_restored: bool,
 }
 
 impl Actors {
@@ -128,6 +130,7 @@ impl Actors {
             seed: rand::random(),
             store: Arc::clone(&store) as _,
             vnodes: VnodeRefs { read: routes.read(), store: routes.store() },
+            purge: routes.purge(),
             others: Box::new(move |node| NodeRefs::peer(&others, node)),
             in_step: quarantine.clone().recipient(),
             peer_quarantined: quarantine.clone().recipient(),
@@ -154,6 +157,7 @@ impl Actors {
             commits: Arc::default(),
             view: None,
             is_quarantined: false,
+            was_restored: memory.was_restored,
         };
         actix::spawn(watch_commits(
             Arc::downgrade(&store),
@@ -189,11 +193,12 @@ impl Actors {
     }
 
     /// What anti-entropy is to show to nobody.
-    fn quarantined(&self) -> BTreeSet<PartitionId> {
-        match &self.view {
+    fn quarantined(&self) -> Tell {
+        let partitions = match &self.view {
             Some(view) if self.is_quarantined => view.held_partitions(&self.node),
             _ => BTreeSet::new(),
-        }
+        };
+        Tell::Quarantined { partitions, was_restored: self.was_restored }
     }
 }
 
@@ -212,7 +217,7 @@ impl Crew for Actors {
                 self.purge.do_send(purge::ClusterChanged(Arc::clone(&view)));
                 self.view = Some(view);
                 if self.is_quarantined {
-                    self.merkle.do_send(Tell::Quarantined(self.quarantined()));
+                    self.merkle.do_send(self.quarantined());
                 }
             }
             Order::Reachability(node, reachable) => {
@@ -224,7 +229,8 @@ impl Crew for Actors {
             }
             Order::Quarantine(is_it) => {
                 self.is_quarantined = is_it;
-                self.merkle.do_send(Tell::Quarantined(self.quarantined()));
+                self.was_restored &= is_it;
+                self.merkle.do_send(self.quarantined());
                 self.purge.do_send(purge::Quarantine(is_it));
                 if is_it {
                     // What it waits for is that it has been compared with the others.
@@ -267,6 +273,7 @@ fn start_quarantine(
     let (alive_in, settled_in) = (Arc::downgrade(store), Arc::downgrade(store));
     let quarantine = QuarantineActor::new(QuarantineParts {
         node: node.clone(),
+        config: QuarantineConfig::default(),
         last: memory.last_alive,
         was_restored: memory.was_restored,
         save: Box::new(move |last| {

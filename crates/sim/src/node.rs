@@ -23,7 +23,7 @@ use std::{
 use anello_antientropy::{
     AntiEntropy, AntiEntropyConfig, Input as TreeInput,
     purge::{self, PurgeConfig, Purger},
-    quarantine::{self, Quarantine},
+    quarantine::{self, Quarantine, QuarantineConfig},
 };
 use anello_gossip::{Input as GossipInput, Membership, MembershipConfig, Ticket};
 use anello_protocol::{
@@ -60,6 +60,8 @@ pub struct NodeSettings {
     pub trees: AntiEntropyConfig,
     /// Of the purger.
     pub purge: PurgeConfig,
+    /// Of the quarantine.
+    pub quarantine: QuarantineConfig,
 }
 
 /// A node that is switched on.

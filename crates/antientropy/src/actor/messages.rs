@@ -21,7 +21,12 @@ pub enum Tell {
         reachable: bool,
     },
     /// All partitions of which this node may lack so much that it shows them to nobody.
-    Quarantined(BTreeSet<PartitionId>),
+    Quarantined {
+        /// The partitions; none if it is over.
+        partitions: BTreeSet<PartitionId>,
+        /// Whether the store was put back from a copy.
+        was_restored: bool,
+    },
     /// How late the commits of clients' writes are, 0 to 100.
     Pressure(u8),
     /// All trees are to be scrubbed at once.

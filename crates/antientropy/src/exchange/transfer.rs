@@ -6,8 +6,11 @@
 //! other lacks it                           Reading ──► Pushing
 //! ```
 //!
+//! In quarantine nothing is read nor pushed; see [`super::lone`] for what only this node has then.
+//!
 //! Only versions that the other side lacks are pushed. A key of which one side has nothing and the other
 //! nothing but tombstones past their grace stays as it is: it has been forgotten there, and will be here.
+//! Not in quarantine: who has lost what it held may be the only one that has forgotten it.
 
 use std::collections::BTreeSet;
 
@@ -15,11 +18,14 @@ use anello_protocol::{
     causality::Dot,
     id::NodeId,
     key::DataKey,
-    message::replica::{Held, ReadVersions, StoreVersions, Want},
+    message::{
+        repair::Purged,
+        replica::{Held, ReadVersions, StoreVersions, Want},
+    },
     version::{Versions, VersionsDigest},
 };
 
-use super::{Exchange, Failure, expect};
+use super::{Exchange, Failure, expect, lone::Inquiry};
 use crate::{
     desk::{Desk, Owner, bytes_of},
     events::{CallFailure, Incoming, Outgoing},
@@ -32,15 +38,15 @@ const AT_HAND_MAX: usize = 16 << 20;
 /// What a key is taken to weigh until it is seen.
 const UNSEEN_BYTES: usize = 64 << 10;
 /// How often a key is tried.
-const TRIES_MAX: u8 = 3;
+pub(super) const TRIES_MAX: u8 = 3;
 
 /// A key that differs.
 #[derive(Clone, Debug)]
 pub(super) struct Move {
-    key: DataKey,
+    pub(super) key: DataKey,
     mine: Option<VersionsDigest>,
     theirs: Option<VersionsDigest>,
-    tries: u8,
+    pub(super) tries: u8,
 }
 
 impl Move {
@@ -56,19 +62,25 @@ impl Move {
 /// A key under way.
 #[derive(Debug)]
 pub(super) struct Transfer {
-    what: Move,
-    stage: Stage,
+    pub(super) what: Move,
+    pub(super) stage: Stage,
     bytes: usize,
     /// What the other side was found to hold.
-    theirs: BTreeSet<Dot>,
+    pub(super) theirs: BTreeSet<Dot>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+#[derive(Debug)]
+pub(super) enum Stage {
     Pulling,
     Joining,
     Reading,
     Pushing,
+    /// What is held here is looked at, because nobody else may hold it.
+    Weighing,
+    /// All other replicas are asked whether they hold anything.
+    Asking(Inquiry),
+    /// It goes.
+    Dropping,
 }
 
 impl Transfer {
@@ -85,21 +97,17 @@ impl Exchange {
             return false;
         }
         let Some(what) = self.moves.pop_front() else { return false };
-        if what.theirs.is_none() && desk.quarantined.contains(&self.partition) {
-            // What only this node has may have been deleted while it was away.
-            self.is_one_way = true;
+        let number = self.next_transfer;
+        let (stage, theirs) = (Stage::Pulling, BTreeSet::new());
+        let mut transfer = Transfer { what, stage, bytes: UNSEEN_BYTES, theirs };
+        if transfer.what.theirs.is_some() {
+            self.read(desk, number, &self.peer, &transfer.what.key);
+        } else if !self.read_own(desk, number, &mut transfer) {
             return true;
         }
-        let (stage, from) = match what.theirs {
-            Some(_) => (Stage::Pulling, self.peer.clone()),
-            None => (Stage::Reading, desk.node.clone()),
-        };
-        let number = self.next_transfer;
         self.next_transfer += 1;
         desk.bytes_at_hand += UNSEEN_BYTES;
-        let theirs = BTreeSet::new();
-        self.read(desk, number, &from, &what.key);
-        self.transfers.insert(number, Transfer { what, stage, bytes: UNSEEN_BYTES, theirs });
+        self.transfers.insert(number, transfer);
         true
     }
 
@@ -121,6 +129,11 @@ impl Exchange {
                 desk.counts.keys_pushed += 1;
                 true
             }),
+            Stage::Dropping => purged(outcome).map(|()| {
+                self.dropped += 1;
+                true
+            }),
+            Stage::Weighing | Stage::Asking(_) => Err(Failure::Here),
         };
         match done {
             Ok(false) => {
@@ -151,7 +164,8 @@ impl Exchange {
             // Forgotten since.
             return mine.is_none() || !self.read_own(desk, number, transfer);
         }
-        if mine.is_none() && desk.is_forgettable(self.keyspace, &versions) {
+        let may_skip = mine.is_none() && !desk.quarantined.contains(&self.partition);
+        if may_skip && desk.is_forgettable(self.keyspace, &versions) {
             return true;
         }
         transfer.theirs = versions.iter().map(|version| version.dot).collect();
@@ -207,8 +221,7 @@ impl Exchange {
     /// Reads what the vnode here holds, to see what the other side lacks of it; says whether it does.
     fn read_own(&mut self, desk: &mut Desk, number: u64, transfer: &mut Transfer) -> bool {
         if desk.quarantined.contains(&self.partition) {
-            self.is_one_way = true;
-            return false;
+            return self.weigh(desk, number, transfer);
         }
         transfer.stage = Stage::Reading;
         let from = desk.node.clone();
@@ -216,7 +229,12 @@ impl Exchange {
         true
     }
 
-    fn transfer_failed(&mut self, desk: &mut Desk, transfer: &mut Transfer, failure: &Failure) {
+    pub(super) fn transfer_failed(
+        &mut self,
+        desk: &mut Desk,
+        transfer: &mut Transfer,
+        failure: &Failure,
+    ) {
         let what = &mut transfer.what;
         what.tries += 1;
         if what.tries < TRIES_MAX {
@@ -250,6 +268,18 @@ fn held(outcome: Result<Incoming, CallFailure>) -> Result<Versions, Failure> {
     match held {
         Held::Full(versions) => Ok(versions),
         Held::Digest(_) => Err(Failure::Here),
+    }
+}
+
+fn purged(outcome: Result<Incoming, CallFailure>) -> Result<(), Failure> {
+    let purged = expect(outcome, |incoming| match incoming {
+        Incoming::Purged(purged) => Some(purged),
+        _ => None,
+    });
+    // Anything else means that it has changed since it was looked at. That is of this node, not the other.
+    match purged {
+        Ok(Purged::Gone) => Ok(()),
+        Ok(Purged::Kept) | Err(_) => Err(Failure::Here),
     }
 }
 

@@ -221,13 +221,19 @@ impl Exchange {
                 _ => left.insert(*hash, pair).map(drop),
             };
         }
+        let looks = probe.looks + 1;
+        let is_last = looks >= LOOKS_MAX;
+        if is_last && desk.quarantined.contains(&self.partition) {
+            // A quarantine must end under writes as well. What is written from here on comes here by itself,
+            // so it is enough to have what the other side holds at this moment.
+            moving.extend(std::mem::take(&mut left).into_keys().map(|hash| (hash, ())));
+        }
         self.moves
             .extend(moves(self.keyspace, &entries, &differ, |hash| moving.contains_key(&hash)));
         if left.is_empty() {
             return;
         }
-        let looks = probe.looks + 1;
-        if looks >= LOOKS_MAX {
+        if is_last {
             self.is_unsettled = true;
             return;
         }

@@ -7,13 +7,15 @@ use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, SpawnH
 use anello_protocol::id::{KeyspaceId, NodeId, PartitionId};
 use anello_ring::view::View;
 
-use super::{Effect, Input, LastAlive, Quarantine};
+use super::{Effect, Input, LastAlive, Quarantine, QuarantineConfig};
 use crate::clock::Clock;
 
 /// What a quarantine's actor is made of.
 pub struct QuarantineParts {
     /// This node.
     pub node: NodeId,
+    /// Its bounds.
+    pub config: QuarantineConfig,
     /// What the node remembers of its last life; nothing if its store is a fresh one.
     pub last: Option<LastAlive>,
     /// Whether the store was put back from a copy.
@@ -105,9 +107,9 @@ impl Message for Stop {
 impl QuarantineActor {
     /// An actor that has not been told of any cluster yet.
     pub fn new(parts: QuarantineParts) -> Self {
-        let QuarantineParts { node, last, was_restored, save, tell } = parts;
+        let QuarantineParts { node, config, last, was_restored, save, tell } = parts;
         let clock = Clock::new();
-        let quarantine = Quarantine::new(clock.now(), node, last, was_restored);
+        let quarantine = Quarantine::new(clock.now(), node, config, last, was_restored);
         Self { quarantine, clock, save, tell, told: None, timer: None }
     }
 

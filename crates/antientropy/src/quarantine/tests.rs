@@ -9,7 +9,10 @@ use anello_protocol::{
 };
 use anello_ring::view::View;
 
-use super::{ALARM, Effect, Input, LastAlive, Lone, Others, Quarantine, Verdict, verdict};
+use super::{
+    ALARM, Effect, Input, LastAlive, Lone, Others, PATIENCE, Quarantine, QuarantineConfig, Verdict,
+    verdict,
+};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const PARTITIONS: u32 = 4;
@@ -51,7 +54,8 @@ impl Desk {
         let now = Now { moment: Moment(0), wall_ms: TODAY };
         let ago = |ago: Duration| TODAY - u64::try_from(ago.as_millis()).expect("it is short");
         let last = last.map(|since| LastAlive { alive_ms: ago(since), contact_ms: ago(since) });
-        let quarantine = Quarantine::new(now, node("eu-a"), last, was_restored);
+        let quarantine =
+            Quarantine::new(now, node("eu-a"), QuarantineConfig::default(), last, was_restored);
         let mut desk = Self { quarantine, now, view: view(1, nodes) };
         desk.handle(Input::ClusterChanged(desk.view.clone()));
         desk
@@ -204,21 +208,71 @@ fn who_went_away_in_quarantine_may_serve_when_it_is_back() {
 
 #[test]
 fn standing_still_for_longer_than_the_grace_is_noticed() {
-    for by_wall_alone in [false, true] {
+    let mut desk = Desk::start(None, false, &FOUR);
+    desk.reach(&["eu-b", "us-a", "us-b"], true);
+    desk.pass(9 * DAY);
+    assert_eq!(desk.told(), []);
+    desk.pass(11 * DAY);
+    assert_eq!(desk.told(), [true]);
+    let reason = desk.quarantine.reason().expect("it is on");
+    assert!(reason.starts_with("quarantined: stood still for 11 d"), "{reason}");
+}
+
+/// Somebody sets the clocks of all nodes at once.
+#[test]
+fn a_wall_clock_that_jumps_is_no_absence() {
+    let mut desk = Desk::start(Some(Duration::from_secs(5)), false, &FOUR);
+    desk.now.wall_ms += 11 * 86_400_000;
+    desk.handle(Input::TimeUp);
+    desk.reach(&["eu-b"], true);
+    desk.live(Duration::from_secs(60));
+    desk.reach(&["eu-b"], false);
+    desk.now.wall_ms += 11 * 86_400_000;
+    desk.reach(&["eu-b"], true);
+    assert_eq!(desk.told(), []);
+}
+
+/// A keyspace that forgets its tombstones at once would take a node from its clients at every restart.
+#[test]
+fn minutes_are_no_absence_however_short_the_grace_is() {
+    for (away, is_on) in [(9, false), (11, true)] {
+        let away = Duration::from_secs(away * 60);
+        let short = |desk: &mut Desk| {
+            let mut cluster = (**view(2, &FOUR).cluster()).clone();
+            let default = cluster.keyspaces.get_mut(&KeyspaceName::default_keyspace());
+            default.expect("it always exists").config.tombstone_grace_s = 0;
+            desk.view = Arc::new(View::of(Arc::new(cluster)).expect("a valid cluster"));
+            desk.handle(Input::ClusterChanged(desk.view.clone()));
+        };
+        let mut desk = Desk::start(Some(away), false, &["us-a"]);
+        short(&mut desk);
+        assert_eq!(desk.quarantine.is_on(), is_on, "a start after {away:?}");
         let mut desk = Desk::start(None, false, &FOUR);
-        desk.reach(&["eu-b", "us-a", "us-b"], true);
-        desk.pass(9 * DAY);
-        assert_eq!(desk.told(), []);
-        if by_wall_alone {
-            desk.now.wall_ms += 11 * 86_400_000;
-            desk.handle(Input::TimeUp);
-        } else {
-            desk.pass(11 * DAY);
-        }
-        assert_eq!(desk.told(), [true], "{by_wall_alone}");
-        let reason = desk.quarantine.reason().expect("it is on");
-        assert!(reason.starts_with("quarantined: stood still for 11 d"), "{reason}");
+        short(&mut desk);
+        desk.reach(&["eu-b"], true);
+        desk.pass(away);
+        assert_eq!(desk.quarantine.is_on(), is_on, "stood still for {away:?}");
+        let mut desk = Desk::start(None, false, &FOUR);
+        short(&mut desk);
+        desk.live(away);
+        desk.reach(&["eu-b"], true);
+        assert_eq!(desk.quarantine.is_on(), is_on, "cut off for {away:?}");
     }
+}
+
+/// Who is quarantined says so whenever it is asked, which is more often than patience lasts.
+#[test]
+fn patience_is_not_begun_anew_by_every_word() {
+    let mut desk = Desk::start(None, true, &["eu-a", "eu-b"]);
+    desk.reach(&["eu-b"], true);
+    let mut waited = Duration::ZERO;
+    while desk.quarantine.is_on() {
+        desk.handle(Input::PeerQuarantined(node("eu-b")));
+        assert!(waited <= PATIENCE, "it waits for ever");
+        desk.live(ALARM);
+        waited += ALARM;
+    }
+    assert!(waited >= PATIENCE, "{waited:?}");
 }
 
 #[test]
@@ -241,7 +295,8 @@ fn being_cut_off_outlives_a_restart() {
     desk.live(11 * DAY);
     let last = *desk.saved().last().expect("it saves that it is alive");
     assert_eq!((last.alive_ms, last.contact_ms), (desk.now.wall_ms, TODAY));
-    let quarantine = Quarantine::new(desk.now, node("eu-a"), Some(last), false);
+    let config = QuarantineConfig::default();
+    let quarantine = Quarantine::new(desk.now, node("eu-a"), config, Some(last), false);
     let mut desk = Desk { quarantine, ..desk };
     desk.handle(Input::ClusterChanged(desk.view.clone()));
     assert_eq!(desk.told(), []);

@@ -4,5 +4,6 @@ mod busy;
 mod content;
 mod economy;
 mod laws;
+mod quarantine;
 mod stories;
 mod world;

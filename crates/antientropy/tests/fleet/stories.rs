@@ -239,6 +239,37 @@ fn every_tree_is_scrubbed_within_a_day_evenly() {
     }
 }
 
+/// One bad block must not keep all other trees from being mended.
+#[test]
+fn a_tree_that_cant_be_scrubbed_is_tried_again_behind_the_others() {
+    let [a, ..] = three();
+    let mut world = World::new(&THREE[..2], 4, ConflictRule::Siblings, 37);
+    (0..40).for_each(|number| world.put(&a, &key(number), first(number, 10)));
+    for partition in 0..4 {
+        world.sites[&a].store.distrust(KEYSPACE, PartitionId(partition));
+    }
+    let unreadable = PartitionId(0);
+    world.sites.get_mut(&a).expect("it exists").unreadable = Some(unreadable);
+    world.start_all();
+    world.run_until(seconds(20), "the rest is", |world| world.figures(&a).trees_scrubbed == 3);
+    world.sites.get_mut(&a).expect("it exists").unreadable = None;
+    world.run_until(seconds(20), "it is as well", |world| world.figures(&a).trees_scrubbed == 4);
+    world.run_until(seconds(60), "all are in step", all_in_step);
+}
+
+#[test]
+fn between_two_scrubs_the_disk_rests() {
+    let [a, ..] = three();
+    let mut world = World::new(&THREE[..1], 8, ConflictRule::Siblings, 38);
+    world.start_all();
+    world.sites.get_mut(&a).expect("it exists").scrub_takes = seconds(10);
+    world.input(&a, Input::ScrubAll);
+    world.run_for(seconds(85));
+    assert_eq!(world.figures(&a).trees_scrubbed, 4);
+    world.run_for(seconds(70));
+    assert_eq!(world.figures(&a).trees_scrubbed, 8);
+}
+
 #[test]
 fn a_tree_that_cant_be_trusted_is_scrubbed_at_once_and_then_compared() {
     let [a, b, _] = three();
@@ -261,9 +292,8 @@ fn a_quarantined_replica_catches_up_and_hands_nothing_out() {
         [&a, &b].into_iter().for_each(|id| world.put(id, &key(number), first(number, 10)));
     });
     world.put(&c, &key(100), first(100, 10));
-    world.sites.get_mut(&c).expect("it exists").quarantined = true;
     world.start_all();
-    world.input(&c, Input::Quarantined((0..4).map(PartitionId).collect()));
+    world.quarantine(&c, true, false);
     world.run_until(seconds(60), "c has caught up", |world| {
         let pair = |partition| world.machine(&c).pair(KEYSPACE, PartitionId(partition), &a);
         world.contents(&c).len() == 41

@@ -10,13 +10,13 @@ use std::{
 };
 
 use anello_antientropy::{
-    AntiEntropy, AntiEntropyConfig, CallFailure, Effect, Figures, Incoming, Input, Looked,
+    AntiEntropy, AntiEntropyConfig, CallFailure, Effect, Figures, Incoming, Input, Look, Looked,
     Outgoing, Question, Reply, Report, Ticket, Token, look,
     store::{MemoryTreeStore, TreeStore},
 };
 use anello_protocol::{
     cluster::{ClusterState, Member, MemberState},
-    id::{ClusterName, Datacenter, KeyspaceId, KeyspaceName, NodeId, Rack},
+    id::{ClusterName, Datacenter, KeyspaceId, KeyspaceName, NodeId, PartitionId, Rack},
     key::DataKey,
     time::{Moment, Now},
     version::{ConflictRule, Versions},
@@ -62,6 +62,11 @@ pub(crate) struct Site {
     started: Vec<u64>,
     pub(crate) quarantined: bool,
     refuses_stores: bool,
+    /// A tree that can't be read, and how long it takes to scrub another.
+    pub(crate) unreadable: Option<PartitionId>,
+    pub(crate) scrub_takes: Duration,
+    /// What the quarantine was told.
+    pub(crate) in_step: BTreeSet<(PartitionId, NodeId)>,
     pub(crate) reports: Vec<Report>,
 }
 
@@ -149,6 +154,9 @@ impl World {
                 started: Vec::new(),
                 quarantined: false,
                 refuses_stores: false,
+                unreadable: None,
+                scrub_takes: Duration::ZERO,
+                in_step: BTreeSet::new(),
                 reports: Vec::new(),
             };
             world.sites.insert(node(id), site);
@@ -186,6 +194,23 @@ impl World {
         for id in self.sites.keys().filter(|id| *id != about).cloned().collect::<Vec<_>>() {
             self.input(&id, Input::ReachabilityChanged { node: about.clone(), reachable });
         }
+    }
+
+    /// A node is quarantined from here on, with all that it holds, or no more.
+    pub(crate) fn quarantine(&mut self, at: &NodeId, is_on: bool, was_restored: bool) {
+        let site = self.sites.get_mut(at).expect("it exists");
+        site.quarantined = is_on;
+        site.in_step.clear();
+        let all = if is_on { self.view.cluster().partitions } else { 0 };
+        let partitions = (0..all).map(PartitionId).collect();
+        self.input(at, Input::Quarantined { partitions, was_restored });
+    }
+
+    /// Whether a quarantined node is in step with another in all that they share.
+    pub(crate) fn is_in_step(&self, at: &NodeId, with: &NodeId) -> bool {
+        let in_step = &self.sites[at].in_step;
+        (0..self.view.cluster().partitions)
+            .all(|partition| in_step.contains(&(PartitionId(partition), with.clone())))
     }
 
     /// A node's disk takes nothing in.
@@ -339,6 +364,11 @@ impl World {
                 let answer = Incoming::Stored(self.store(&to, store));
                 return self.answer(&to, &from, life, ticket, answer);
             }
+            Outgoing::Purge(purge) => {
+                assert_eq!(to, from, "nobody drops what another holds");
+                let answer = Incoming::Purged(self.drop_copy(&to, &purge));
+                return self.answer(&to, &from, life, ticket, answer);
+            }
         };
         let site = self.sites.get_mut(&to).expect("it exists");
         let token = Token(site.next_token);
@@ -362,8 +392,18 @@ impl World {
                 self.send(at, life, ticket, to, message, deadline);
             }
             Effect::Look(ticket, what) => {
-                let looked = look(&*self.sites[at].store, what);
-                let delay = Duration::from_micros(50 + self.chance.below(200));
+                let site = &self.sites[at];
+                let (is_unreadable, takes) = match &what {
+                    Look::Scrub { partition, .. } => {
+                        (site.unreadable == Some(*partition), site.scrub_takes)
+                    }
+                    _ => (false, Duration::ZERO),
+                };
+                let looked = match is_unreadable {
+                    true => Looked::Failed("a checksum differs".into()),
+                    false => look(&*site.store, what),
+                };
+                let delay = takes + Duration::from_micros(50 + self.chance.below(200));
                 self.later(delay, Event::Looked { at: at.clone(), life, ticket, looked });
             }
             Effect::Reply(token, reply) => {
@@ -383,6 +423,13 @@ impl World {
             Effect::Report(report) => {
                 self.sites.get_mut(at).expect("it exists").reports.push(report)
             }
+            Effect::InStep { keyspace, partition, peer } => {
+                assert_eq!(keyspace, KEYSPACE);
+                let site = self.sites.get_mut(at).expect("it exists");
+                assert!(site.quarantined, "only a quarantine is told");
+                site.in_step.insert((partition, peer));
+            }
+            Effect::PeerQuarantined(peer) => assert!(self.sites[&peer].quarantined),
         }
     }
 

@@ -9,7 +9,7 @@ use anello_protocol::{
     causality::Dot,
     message::{
         repair::{PurgeVersions, Purged},
-        replica::{StoreVersions, Stored},
+        replica::{Refusal, StoreVersions, Stored},
     },
     version::{ConflictRule, Version, Versions, WriteId},
 };
@@ -89,6 +89,25 @@ pub(super) fn purge(open: &OpenKey, purge: &PurgeVersions) -> (Option<Versions>,
     match held.is_deleted() && held.digest() == purge.digest {
         true => (Some(Versions::new()), Purged::Gone),
         false => (None, Purged::Kept),
+    }
+}
+
+/// Forgets a key in quarantine, where nothing but what came back with a copy of the store is forgotten: the
+/// node's own anti-entropy asks for that, when no other replica holds anything of the key and what is
+/// held here is older than the grace.
+///
+/// Exactly these versions must be held, durably, and not be tombstones alone. So a purge from elsewhere,
+/// which names tombstones, changes nothing and is told nothing; and this request, should it come after
+/// the quarantine, changes nothing either, because outside of it only tombstones go.
+pub(super) fn drop_copy(
+    open: &OpenKey,
+    purge: &PurgeVersions,
+) -> Result<(Option<Versions>, Purged), Refusal> {
+    let held = open.latest();
+    let is_meant = open.is_settled() && !held.is_empty() && held.digest() == purge.digest;
+    match is_meant && !held.is_deleted() {
+        true => Ok((Some(Versions::new()), Purged::Gone)),
+        false => Err(Refusal::Quarantined),
     }
 }
 

@@ -227,7 +227,9 @@ impl Replica {
 
     fn open(&mut self, now: Now, key: DataKey, versions: Versions, queue: Vec<Waiting>) {
         // Most often a single reader waits, who can have the versions as they are.
-        if let [Waiting { token, request: Request::Read(read), bytes }] = &queue[..] {
+        if let [Waiting { token, request: request @ Request::Read(read), bytes }] = &queue[..]
+            && self.admit(request).is_ok()
+        {
             let held = match read.want {
                 Want::Full => Held::Full(versions),
                 Want::Digest => Held::Digest(versions.digest()),
@@ -275,8 +277,14 @@ impl Replica {
                 }
             }
             Request::Purge(purge) => {
-                let (kept, purged) = key::purge(open, &purge);
-                (kept, None, Reply::Purge(Ok(purged)))
+                let purged = match self.is_quarantined {
+                    true => key::drop_copy(open, &purge),
+                    false => Ok(key::purge(open, &purge)),
+                };
+                match purged {
+                    Ok((kept, purged)) => (kept, None, Reply::Purge(Ok(purged))),
+                    Err(refusal) => return self.reply(token, Reply::Purge(Err(refusal)), bytes),
+                }
             }
         };
         let Some(kept) = kept else {
@@ -400,10 +408,9 @@ impl Replica {
             {
                 Err(Refusal::Frozen)
             }
-            // What others write is taken in all the same: it is news.
-            Request::Read(_) | Request::Mint(_) | Request::Purge(_) if self.is_quarantined => {
-                Err(Refusal::Quarantined)
-            }
+            // What others write is taken in all the same: it is news. What may be forgotten is another
+            // question then, see `key::drop_copy`.
+            Request::Read(_) | Request::Mint(_) if self.is_quarantined => Err(Refusal::Quarantined),
             _ => Ok(()),
         }
     }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anello_antientropy::{AntiEntropyConfig, purge::PurgeConfig};
+use anello_antientropy::{AntiEntropyConfig, purge::PurgeConfig, quarantine::QuarantineConfig};
 use anello_gossip::{MembershipConfig, Timing};
 use anello_protocol::{
     cluster::{Member, MemberState},
@@ -30,6 +30,8 @@ const SHORT_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// coordinator may stand still for 2 s in between, and so may a relay and the receiver behind it; each of them
 /// may be starved for 0.8 s, a disk take 0.6 s, and a straggler 0.3 s.
 const SETTLE: Duration = Duration::from_secs(15);
+/// No more than the shortest grace, so that nodes are quarantined here as well.
+const AWAY_MIN: Duration = Duration::from_secs(8);
 
 /// See the head of this file.
 pub struct Shape {
@@ -100,6 +102,7 @@ impl Shape {
                     ..AntiEntropyConfig::default()
                 },
                 purge: PurgeConfig { settle: SETTLE, ..PurgeConfig::default() },
+                quarantine: QuarantineConfig { away_min: AWAY_MIN },
             },
             // Where there are more nodes than replicas, there are stand-ins.
             replicas_max: *shape.pick(&[3, 3, 3, 2]),
@@ -138,6 +141,7 @@ impl Shape {
                     ..AntiEntropyConfig::default()
                 },
                 purge: PurgeConfig { settle: SETTLE, ..PurgeConfig::default() },
+                quarantine: QuarantineConfig { away_min: AWAY_MIN },
                 ..NodeSettings::default()
             },
             replicas_max: 3,

@@ -159,6 +159,7 @@ fn outcome_for(caller: Caller, from: NodeId, outcome: Result<AnswerFrame, CallFa
                 AnswerFrame::Keys(differ) => Ok(TreeIncoming::Keys(differ)),
                 AnswerFrame::Read(held) => Ok(TreeIncoming::Read(held)),
                 AnswerFrame::Stored(stored) => Ok(TreeIncoming::Stored(stored)),
+                AnswerFrame::Purged(purged) => Ok(TreeIncoming::Purged(purged)),
                 _ => Err(TreeFailure::Refused),
             });
             Inner::Trees(TreeInput::Answered { ticket, outcome })

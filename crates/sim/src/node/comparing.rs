@@ -40,6 +40,10 @@ impl Node {
                             }
                             Ask::Store(store)
                         }
+                        Outgoing::Purge(purge) => {
+                            out.push(Out::Repair("what came back with a copy is dropped"));
+                            Ask::Purge(purge)
+                        }
                     };
                     queue.extend(self.ask(now, Caller::Trees(ticket), to, ask, deadline, out));
                 }

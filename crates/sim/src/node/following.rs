@@ -176,7 +176,10 @@ impl Node {
         };
         queue.extend([
             Inner::Trees(TreeInput::ClusterChanged(Arc::clone(&view))),
-            Inner::Trees(TreeInput::Quarantined(quarantined)),
+            Inner::Trees(TreeInput::Quarantined {
+                partitions: quarantined,
+                was_restored: self.disk.was_restored,
+            }),
             Inner::Quarantine(quarantine::Input::ClusterChanged(Arc::clone(&view))),
             Inner::Hints(HintInput::ClusterChanged(Arc::clone(&view))),
             Inner::Purger(purge::Input::ClusterChanged(Arc::clone(&view))),

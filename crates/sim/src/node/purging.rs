@@ -72,7 +72,9 @@ impl Node {
                         queue.push_back(Inner::Replica(*partition, input));
                     }
                     let held = if is_on { partitions } else { BTreeSet::new() };
-                    queue.push_back(Inner::Trees(TreeInput::Quarantined(held)));
+                    let (partitions, was_restored) = (held, self.disk.was_restored);
+                    let input = TreeInput::Quarantined { partitions, was_restored };
+                    queue.push_back(Inner::Trees(input));
                     queue.push_back(Inner::Purger(purge::Input::Quarantined(is_on)));
                     if !is_on {
                         self.disk.was_restored = false;

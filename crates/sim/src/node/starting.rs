@@ -36,7 +36,9 @@ impl Node {
         let hints = HintStore::new(id.clone(), config, self.rng.draw(), shelved);
         let trees = AntiEntropy::new(id.clone(), settings.trees.clone(), self.rng.draw());
         let purger = Purger::new(id.clone(), settings.purge.clone());
-        let quarantine = Quarantine::new(now, id, self.disk.alive(), self.disk.was_restored);
+        let config = settings.quarantine.clone();
+        let (alive, was_restored) = (self.disk.alive(), self.disk.was_restored);
+        let quarantine = Quarantine::new(now, id, config, alive, was_restored);
         self.running = Some(Running {
             membership,
             coordinator,

@@ -70,6 +70,7 @@ impl World {
                 Incoming::Keys(it) => codec::encode(it).len(),
                 Incoming::Read(it) => codec::encode(it).len(),
                 Incoming::Stored(it) => codec::encode(it).len(),
+                Incoming::Purged(it) => codec::encode(it).len(),
             };
             self.count(bytes, None);
             self.deliveries()
@@ -112,5 +113,6 @@ fn measure(message: &Outgoing) -> (usize, Option<DataKey>) {
         Outgoing::Keys(it) => (codec::encode(it).len(), None),
         Outgoing::Read(it) => (codec::encode(it).len(), Some(it.key.clone())),
         Outgoing::Store(it) => (codec::encode(it).len(), Some(it.key.clone())),
+        Outgoing::Purge(it) => (codec::encode(it).len(), None),
     }
 }

@@ -7,7 +7,10 @@ use anello_antientropy::store::TreeStore;
 use anello_protocol::{
     id::{Epoch, NodeId},
     key::DataKey,
-    message::replica::{Held, ReadVersions, Refusal, StoreVersions, Stored},
+    message::{
+        repair::{PurgeVersions, Purged},
+        replica::{Held, ReadVersions, Refusal, StoreVersions, Stored, Want},
+    },
     version::Versions,
 };
 
@@ -19,7 +22,22 @@ impl World {
         if self.sites[at].quarantined {
             return Err(Refusal::Quarantined);
         }
-        Ok(Held::Full(self.sites[at].store.read(&read.key).expect("memory reads")))
+        let versions = self.sites[at].store.read(&read.key).expect("memory reads");
+        Ok(match read.want {
+            Want::Full => Held::Full(versions),
+            Want::Digest => Held::Digest(versions.digest()),
+        })
+    }
+
+    pub(super) fn drop_copy(&self, at: &NodeId, purge: &PurgeVersions) -> Result<Purged, Refusal> {
+        self.admit(purge.epoch)?;
+        let site = &self.sites[at];
+        let held = site.store.read(&purge.key).expect("memory reads");
+        if !site.quarantined || held.is_deleted() || held.digest() != purge.digest {
+            return Err(Refusal::Quarantined);
+        }
+        site.store.put(&purge.key, Arc::default());
+        Ok(Purged::Gone)
     }
 
     pub(super) fn store(&mut self, at: &NodeId, store: StoreVersions) -> Result<Stored, Refusal> {

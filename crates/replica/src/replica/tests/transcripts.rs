@@ -5,7 +5,10 @@ use std::{collections::VecDeque, sync::Arc};
 use anello_protocol::{
     causality::{ActorId, Context, Dot},
     id::Epoch,
-    message::replica::{Held, MintVersion, Minted, Refusal, Stored, Want},
+    message::{
+        repair::{PurgeVersions, Purged},
+        replica::{Held, MintVersion, Minted, Refusal, Stored, Want},
+    },
     time::HybridTime,
     version::{ConflictRule, Content, Value, Version, Versions, WriteId},
 };
@@ -100,9 +103,10 @@ impl Bench {
 
     fn refused(&mut self, to: Token) -> Refusal {
         match self.reply(to) {
-            Reply::Read(Err(refusal)) | Reply::Store(Err(refusal)) | Reply::Mint(Err(refusal)) => {
-                refusal
-            }
+            Reply::Read(Err(refusal))
+            | Reply::Store(Err(refusal))
+            | Reply::Mint(Err(refusal))
+            | Reply::Purge(Err(refusal)) => refusal,
             other => panic!("expected a refusal, not {other:?}"),
         }
     }
@@ -606,4 +610,64 @@ fn times_go_on_from_what_is_held() {
     let (minted, _) = bench.write(2, &ahead.context(), SIBLINGS, &ahead);
     assert!(only(&minted.versions).time > only(&ahead).time);
     assert!(only(&ahead).time >= HybridTime::from_wall_ms(5_000_000));
+}
+
+/// A node learns that it was away too long, or of another state, while a read waits for its disk.
+#[test]
+fn what_waits_for_the_disk_is_admitted_anew() {
+    for readers in [1, 2] {
+        for (input, refusal) in [
+            (Input::Quarantined(true), Refusal::Quarantined),
+            (Input::ClusterChanged(view(2)), Refusal::StaleEpoch(Epoch(2))),
+        ] {
+            let mut bench = Bench::new();
+            let ask = |bench: &mut Bench| bench.ask(Request::Read(read(&key("k"))));
+            let tokens: Vec<Token> = (0..readers).map(|_| ask(&mut bench)).collect();
+            bench.replica.handle(now(1000), input);
+            bench.load(Versions::new());
+            for token in tokens {
+                assert_eq!(bench.refused(token), refusal, "{readers} readers");
+            }
+            assert_eq!(bench.replica.waiting(), 0);
+        }
+    }
+}
+
+/// What came back with a copy goes in quarantine, and only there; tombstones go only outside of it.
+#[test]
+fn in_quarantine_a_value_may_be_dropped_and_nothing_else() {
+    let mut bench = Bench::new();
+    let (_, held) = bench.write(1, &Context::new(), SIBLINGS, &Versions::new());
+    let mut write = mint(&key("k"), 2, &held.context(), SIBLINGS);
+    write.content = Content::Tombstone;
+    bench.ask(Request::Mint(write));
+    bench.load(held.clone());
+    let (number, tombstone) = bench.commit();
+    bench.durable(number);
+    bench.next();
+    assert!(tombstone.is_deleted());
+    let ask = |bench: &mut Bench, digest, found: &Versions| {
+        let purge = PurgeVersions { epoch: Epoch(1), key: key("k"), digest };
+        let token = bench.ask(Request::Purge(purge));
+        bench.load(found.clone());
+        token
+    };
+
+    let token = ask(&mut bench, held.digest(), &held);
+    assert_eq!(bench.reply(token), Reply::Purge(Ok(Purged::Kept)), "it is no tombstone");
+    bench.input(Input::Quarantined(true));
+    for (digest, found) in [
+        (tombstone.digest(), &held),
+        (tombstone.digest(), &*tombstone),
+        (Versions::new().digest(), &Versions::new()),
+    ] {
+        let token = ask(&mut bench, digest, found);
+        assert_eq!(bench.refused(token), Refusal::Quarantined);
+    }
+    let token = ask(&mut bench, held.digest(), &held);
+    let (number, kept) = bench.commit();
+    assert!(kept.is_empty());
+    bench.durable(number);
+    assert_eq!(bench.reply(token), Reply::Purge(Ok(Purged::Gone)));
+    assert_eq!(bench.replica.waiting(), 0);
 }
