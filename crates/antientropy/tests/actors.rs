@@ -216,7 +216,7 @@ fn a_round_that_an_operator_starts_brings_all_in_step() {
         }
         // Whatever its name: the last one compares with all.
         let last = &fleet.nodes[&node("eu-c")].actor;
-        let round = last.send(StartRound).await.expect("it lives");
+        assert_eq!(last.send(StartRound).await, Ok(1), "it lives");
         let mut progress = last.send(AskProgress).await.expect("it lives").expect("begun");
         while !progress.is_complete {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -383,6 +383,8 @@ impl World {
             Effect::Report(report) => {
                 self.sites.get_mut(at).expect("it exists").reports.push(report)
             }
+            // Whether a quarantine may end is not decided here.
+            Effect::InStep { .. } | Effect::PeerQuarantined(_) => {}
         }
     }
 
