@@ -195,6 +195,9 @@ impl Exchange {
 
     /// A question has no good answer: whether it may be asked again.
     fn failed(&mut self, desk: &mut Desk, failure: &Failure) {
+        if let Failure::Refused(Refusal::Quarantined) = failure {
+            desk.peer_quarantined(&self.peer);
+        }
         self.failures += 1;
         if failure.is_final() || self.failures > FAILURES_MAX {
             self.is_given_up = true;

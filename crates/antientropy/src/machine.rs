@@ -74,10 +74,27 @@ impl AntiEntropy {
                 self.schedule.reachability_changed(&mut self.desk, &node, reachable);
                 self.drop_unwanted();
             }
-            Input::Quarantined(partitions) => self.desk.quarantined = partitions,
+            Input::Quarantined(partitions) => self.quarantined(partitions),
             Input::Pressure(pressure) => self.desk.budget.press(now.moment, pressure),
         }
         self.advance();
+    }
+
+    /// What was found before a quarantine began says nothing of what is so within it: all begins anew.
+    fn quarantined(&mut self, partitions: BTreeSet<PartitionId>) {
+        let begins = self.desk.quarantined.is_empty() && !partitions.is_empty();
+        self.desk.quarantined = partitions;
+        if !begins {
+            return;
+        }
+        let peers = self.schedule.peers.iter().filter(|(_, peer)| peer.is_reachable);
+        let reachable: Vec<NodeId> = peers.map(|(id, _)| id.clone()).collect();
+        for is_reachable in [false, true] {
+            for peer in &reachable {
+                self.schedule.reachability_changed(&mut self.desk, peer, is_reachable);
+            }
+            self.drop_unwanted();
+        }
     }
 
     /// The next thing to do, in order.

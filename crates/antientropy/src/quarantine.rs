@@ -14,16 +14,16 @@
 //!   that is left would cost its clients everything and protect nobody.
 //!
 //! It is over once every partition that it holds is back in step with at least one replica of each
-//! datacenter that has others, a replica that serves; and at once where there is no other replica. A node
-//! that has lost its store waits for more of them: so many that any majority which acknowledged a write has
-//! one among them, of the datacenter and of all. Else a quorum of it and of replicas that never had the
-//! write would read nothing (CASSANDRA-2434).
+//! datacenter that has others, a replica that serves; and at once where there is no other replica. A store
+//! that was put back from a copy, or lost, has forgotten what this node acknowledged: then it takes every other
+//! replica, because those that have the rest of a write's quorum may be any of them (CASSANDRA-2434).
 //!
 //! Where all of a datacenter's other replicas are quarantined too, and can be reached, none of them is waited
 //! for: after the whole cluster was off they would wait for each other for ever. That is safe by the same
 //! proof: while this node was away nobody can have purged anything that it had not confirmed. One that
 //! can't be reached is waited for, because nobody knows whether it serves; an operator who removes it
-//! for good ends that.
+//! for good ends that. A node that has forgotten what it acknowledged gives them a minute first: one that was
+//! merely away has it still, and serves again soon.
 //!
 //! While it lasts nothing is saved of being alive, so that another start begins it anew. The machine is to
 //! be told of an agreed state, and its effects be carried out, before the vnodes are told of that state:
@@ -44,6 +44,7 @@ use std::{
 
 use anello_protocol::{
     id::{Datacenter, KeyspaceId, NodeId, PartitionId},
+    message::client::Place as Replica,
     time::{Moment, Now},
 };
 use anello_ring::view::View;
@@ -56,6 +57,8 @@ pub use verdict::{Lone, Others, Verdict, verdict};
 
 /// How often is saved that the node is alive, and looked whether it stood still.
 const ALARM: Duration = Duration::from_secs(5);
+/// For how long a node that has forgotten what it acknowledged waits for others that are quarantined too.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a node remembers of its last life, by its wall clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -144,7 +147,8 @@ pub struct Quarantine {
 struct Watch {
     cause: Cause,
     in_step: BTreeSet<(Place, NodeId)>,
-    quarantined: BTreeSet<NodeId>,
+    /// Who refuses to compare because it is quarantined too, and since when.
+    quarantined: BTreeMap<NodeId, Moment>,
     /// In which datacenters a replica is still missing, by partition.
     left: BTreeMap<Place, BTreeSet<Datacenter>>,
     held: usize,
@@ -195,12 +199,12 @@ impl Quarantine {
             }
             Input::PeerQuarantined(peer) => {
                 if let Some(watch) = &mut self.watch
-                    && watch.quarantined.insert(peer)
+                    && watch.quarantined.insert(peer, now.moment).is_none()
                 {
                     self.look_at_all();
                 }
             }
-            Input::TimeUp => {}
+            Input::TimeUp => self.look_at_all(),
         }
         self.save(now);
     }
@@ -319,7 +323,7 @@ impl Quarantine {
             Some(watch) if watch.cause == Cause::Lost || cause != Cause::Lost => return,
             _ => {}
         }
-        let (in_step, quarantined) = (BTreeSet::new(), BTreeSet::new());
+        let (in_step, quarantined) = (BTreeSet::new(), BTreeMap::new());
         self.watch = Some(Watch { cause, in_step, quarantined, left: BTreeMap::new(), held: 0 });
         self.effects.push_back(Effect::Quarantine(true));
         self.look_at_all();
@@ -354,15 +358,19 @@ impl Quarantine {
             let mut left: BTreeSet<_> = others().map(|replica| &replica.datacenter).collect();
             left.retain(|datacenter| {
                 let mut here = others().filter(|replica| replica.datacenter == **datacenter);
-                let of = replicas.iter().filter(|replica| replica.datacenter == **datacenter);
-                let wanted = watch.cause.wanted(of.count()).min(here.clone().count());
-                let in_step =
-                    here.clone().filter(|it| watch.in_step.contains(&(*place, it.id.clone())));
-                let is_in_step = in_step.count() >= wanted;
-                let all_quarantined = here.all(|it| {
-                    watch.quarantined.contains(&it.id) && self.reachable.contains(&it.id)
-                });
-                !is_in_step && !all_quarantined
+                let has_forgotten = watch.cause.has_forgotten();
+                let patience = if has_forgotten { PATIENCE } else { Duration::ZERO };
+                let is_in_step = |it: &Replica| watch.in_step.contains(&(*place, it.id.clone()));
+                let is_quarantined = |it: &Replica| {
+                    let since = watch.quarantined.get(&it.id);
+                    let for_long = |since: &Moment| self.alive.moment.since(*since) >= patience;
+                    since.is_some_and(for_long) && self.reachable.contains(&it.id)
+                };
+                let is_enough = match has_forgotten {
+                    true => here.all(|it| is_in_step(it) || is_quarantined(it)),
+                    false => here.clone().any(is_in_step) || here.all(is_quarantined),
+                };
+                !is_enough
             });
             match left.is_empty() {
                 true => watch.left.remove(place),
@@ -393,15 +401,11 @@ impl Quarantine {
 }
 
 impl Cause {
-    /// With how many of a datacenter's replicas, of which there are so many, it must be in step.
-    fn wanted(self, of: usize) -> usize {
+    /// Whether the node may have acknowledged what it doesn't hold any more.
+    fn has_forgotten(self) -> bool {
         match self {
-            // As many as are in every majority's way.
-            Cause::Lost => of - (of / 2 + 1) + 1,
-            Cause::Away { .. }
-            | Cause::StoodStill { .. }
-            | Cause::CutOff { .. }
-            | Cause::Restored => 1,
+            Cause::Restored | Cause::Lost => true,
+            Cause::Away { .. } | Cause::StoodStill { .. } | Cause::CutOff { .. } => false,
         }
     }
 }

@@ -243,6 +243,7 @@ mod tests {
             fetch: ActorRef::function(|_| Ok(())),
             alter: ActorRef::function(|_| Ok(())),
             status: ActorRef::function(|_| Ok(())),
+            repair: ActorRef::function(|_| Ok(())),
         }
     }
 

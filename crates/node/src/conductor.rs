@@ -59,7 +59,6 @@ impl Conductor {
                     self.tell(|| Order::Reachability(node.clone(), reachable));
                 }
                 MembershipEvent::LostDisk => {
-                    self.store.note_lost();
                     self.tell(|| Order::Lost);
                     // The vnodes are told before they act under any state.
                     self.tell(|| Order::Quarantine(true));

@@ -22,7 +22,9 @@ use std::{
 
 use actix::{Actor, Addr};
 use anello_gateway::{Acceptor, Limits};
-use anello_gossip::{Depart, GossipActor, MembershipConfig, MembershipStore, Timing};
+use anello_gossip::{
+    Depart, GossipActor, MembershipConfig, MembershipEvent, MembershipStore, Timing,
+};
 use anello_protocol::cluster::{Member, MemberState};
 use anello_replica::hints::{HintStoreConfig, store::HintShelf};
 use anello_transport::{ActorRef, Listener, ListenerConfig, Peers, PeersConfig, Worker};
@@ -102,6 +104,7 @@ impl Daemon {
         let status = Arc::new(Status::new());
         let (ask, questions) = status::questions();
         let routes = Routes::new(config.cluster.partitions, ask);
+        routes.set_salvaging(replacement.is_some());
         let arbiters = start_arbiters(config, credentials, &store, &routes, &status).await?;
         let coordinators =
             arbiters.iter().map(|arbiter| arbiter.refs.coordinator.clone()).collect();
@@ -131,6 +134,7 @@ impl Daemon {
         let gossip_peers = Peers::new(credentials.identity.clone(), PeersConfig::default());
         let gossip_peers = gossip_peers.map_err(StartError::Runtime)?;
         let (events_in, events) = mpsc::unbounded_channel();
+        let noted_in = Arc::clone(&store);
         let holdings =
             NodeHoldings { store: Arc::clone(&store), threads: orders(&arbiters, &steward) };
         let gossip = GossipActor::new(
@@ -139,8 +143,14 @@ impl Daemon {
             Box::new(holdings),
             gossip_peers.clone(),
             rand::random(),
-            // Without its receiver the node ends.
-            Box::new(move |event| drop(events_in.send(event))),
+            Box::new(move |event| {
+                if let MembershipEvent::LostDisk = event {
+                    // Before the record is saved that makes the node a member, so that no crash hides it.
+                    noted_in.note_lost();
+                }
+                // Without its receiver the node ends.
+                drop(events_in.send(event));
+            }),
         );
         let gossip = gossip.map_err(|error| StartError::Broken(error.to_string()))?.start();
         routes.set_membership(MembershipRefs {
@@ -172,7 +182,13 @@ impl Daemon {
             vnodes: routes.store(),
             views,
         };
-        let salvage = replacement.map(|replacement| actix::spawn(salvage.run(replacement)));
+        let salvage = replacement.map(|replacement| {
+            let routes = routes.clone();
+            actix::spawn(async move {
+                salvage.run(replacement).await;
+                routes.set_salvaging(false);
+            })
+        });
         serve_http(http, credentials, &arbiters).await?;
         Ok(Self {
             listener,

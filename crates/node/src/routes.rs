@@ -3,7 +3,10 @@
 //! Shared by all threads. What isn't there yet while the node starts is answered `Busy`, which the sender
 //! may try again.
 
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{
+    Arc, OnceLock, PoisonError, RwLock,
+    atomic::{AtomicBool, Ordering},
+};
 
 use anello_protocol::{
     id::PartitionId,
@@ -78,6 +81,8 @@ struct Inner {
     coordinators: OnceLock<Vec<CoordinatorRefs>>,
     membership: OnceLock<MembershipRefs>,
     steward: OnceLock<StewardRefs>,
+    /// Data of a damaged store is being brought back.
+    is_salvaging: AtomicBool,
     status: ActorRef<DescribeNode>,
 }
 
@@ -91,6 +96,7 @@ impl Routes {
             coordinators: OnceLock::new(),
             membership: OnceLock::new(),
             steward: OnceLock::new(),
+            is_salvaging: AtomicBool::new(false),
             status,
         }))
     }
@@ -205,9 +211,19 @@ impl Routes {
         self.to_steward(|refs| &refs.mint_hint)
     }
 
-    /// To the node's hint store.
+    /// To the node's hint store. As long as data of a damaged store is being brought back, it can't be said
+    /// what may yet turn up here, so nothing that was deleted may be forgotten.
     pub(crate) fn check_hints(&self) -> ActorRef<CheckHints> {
-        self.to_steward(|refs| &refs.check_hints)
+        self.to(|routes, _| {
+            let steward = routes.0.steward.get();
+            let is_known = !routes.0.is_salvaging.load(Ordering::Acquire);
+            steward.filter(|_| is_known).map(|refs| refs.check_hints.clone())
+        })
+    }
+
+    /// Whether data of a damaged store is being brought back.
+    pub(crate) fn set_salvaging(&self, is_salvaging: bool) {
+        self.0.is_salvaging.store(is_salvaging, Ordering::Release);
     }
 
     /// To the node's anti-entropy.

@@ -14,20 +14,21 @@ use anello_protocol::{
     id::{ClusterName, Datacenter, KeyspaceName, NodeId, PartitionId, Rack},
     key::{DataKey, Key},
     message::{
+        Message,
         client::{Answer, RequestError, RequestOptions, Write, Written},
         replica::{MintVersion, ReadVersions, StoreVersions},
     },
     version::{Content, Value, Versions, WriteId},
 };
 use anello_replica::{
-    coordinator::{self, CoordinatorActor, CoordinatorConfig, CoordinatorParts, Vnodes},
-    placement::View,
+    coordinator::{self, CoordinatorActor, CoordinatorConfig, CoordinatorParts, OwnHints, Vnodes},
     replica::{self, ReplicaActor, ReplicaConfig, ReplicaParts},
     store::{
-        CachedRead, Commit, CommitDone, MemoryStore, Store, StoreBusy, StoreError, StoreEstimate,
+        CachedRead, Commit, CommitDone, MemoryStore, NotTaken, Store, StoreError, StoreEstimate,
         VnodeRecord,
     },
 };
+use anello_ring::view::View;
 use anello_transport::{ActorRef, Call, CallContext, CallError};
 
 const PARTITIONS: u32 = 8;
@@ -37,6 +38,14 @@ const COMMIT: Duration = Duration::from_millis(2);
 /// So many writes a second are ten times what the disk can do.
 const OVERLOAD: u64 = 10 * 1_000 / 2;
 const DEADLINE: Duration = Duration::from_secs(2);
+
+/// Nobody is away here, so hints are kept by nobody.
+fn nobody<M: Message>() -> ActorRef<M> {
+    ActorRef::function(|call| {
+        call.reply.fail(CallError::Unreachable);
+        Ok(())
+    })
+}
 
 /// A store with a disk that takes its time for every commit, and a short queue in front of it.
 struct Disk {
@@ -68,8 +77,8 @@ impl Store for Disk {
         self.kept.read_cached(key)
     }
 
-    fn commit(&self, commit: Commit, done: CommitDone) -> Result<(), StoreBusy> {
-        self.commits.try_send((commit, done)).map_err(|_| StoreBusy)
+    fn commit(&self, commit: Commit, done: CommitDone) -> Result<(), NotTaken> {
+        self.commits.try_send((commit, done)).map_err(|_| NotTaken::Busy)
     }
 
     fn load_vnode(&self, partition: PartitionId) -> Result<Option<VnodeRecord>, StoreError> {
@@ -117,6 +126,7 @@ impl Node {
             config: CoordinatorConfig::default(),
             seed: 1,
             vnodes: refs(&vnodes),
+            hints: OwnHints { keep: nobody(), read: nobody(), mint: nobody() },
             others: Box::new(|other| unreachable!("{other} is not there")),
         };
         let coordinator = CoordinatorActor::new(parts).start();

@@ -119,11 +119,17 @@ impl<'a> PreferenceList<'a> {
     /// Who takes the place of a replica that is away: the walks of the replicas' own datacenters go
     /// on, one after the other; the other datacenters come last. Costs nothing until it is walked.
     pub fn stand_ins(&self) -> impl Iterator<Item = &'a RingMember> + use<'a> {
+        self.stand_ins_up_to(usize::MAX)
+    }
+
+    /// The same, at most so many of each datacenter.
+    pub fn stand_ins_up_to(&self, each: usize) -> impl Iterator<Item = &'a RingMember> + use<'a> {
         let (ring, partition, replication) = (self.ring, self.partition, self.replication);
         let count = |datacenter: &Datacenter| replication.get(datacenter).copied().unwrap_or(0);
         let own = ring.datacenters().filter(move |datacenter| count(datacenter) > 0);
         let others = ring.datacenters().filter(move |datacenter| count(datacenter) == 0);
-        own.chain(others)
-            .flat_map(move |datacenter| ring.walk(partition, datacenter).skip(count(datacenter)))
+        own.chain(others).flat_map(move |datacenter| {
+            ring.walk(partition, datacenter).skip(count(datacenter)).take(each)
+        })
     }
 }

@@ -18,9 +18,9 @@ use anello_protocol::{
     message::client::{KeyLocation, Place},
 };
 
-/// The most nodes that are kept at hand to stand in for a partition's replicas. With more than so many
-/// away at once, requests fail.
-const MAX_STAND_INS: usize = 16;
+/// The most nodes of a datacenter that are kept at hand to stand in for a partition's replicas. With more
+/// than so many away at once, requests fail.
+const MAX_STAND_INS: usize = 8;
 
 /// The replicas of one partition in one keyspace, by datacenter, each datacenter's in the order of its
 /// preference list.
@@ -149,7 +149,7 @@ impl View {
                 rack: member.rack.clone(),
             };
             let replicas = list.replicas().iter().map(|member| place(member)).collect();
-            let stand_ins = list.stand_ins().take(MAX_STAND_INS).map(place).collect();
+            let stand_ins = list.stand_ins_up_to(MAX_STAND_INS).map(place).collect();
             Arc::new(Placement { partition, replicas, stand_ins })
         })
     }

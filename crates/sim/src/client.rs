@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anello_protocol::{
-    consistency::Consistency,
+    consistency::{Consistency, QuorumKind},
     id::{Datacenter, KeyspaceName},
     key::Key,
     message::client::{ContextToken, Get, RequestOptions, Write},
@@ -55,6 +55,17 @@ pub struct Operation {
     pub is_uncertain: bool,
 }
 
+/// How clients go about it, beside what they do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Habits {
+    /// How many of a thousand requests ask for a strict quorum.
+    pub strict_per_mille: u64,
+    /// Whether every write has to be on two nodes at least: where a disk is lost, less may be lost with it.
+    pub is_careful: bool,
+    /// Whether they rest for seconds now and then.
+    pub rests: bool,
+}
+
 /// A client.
 #[derive(Debug)]
 pub struct Client {
@@ -64,6 +75,7 @@ pub struct Client {
     mix: Mix,
     keys: u64,
     written: u64,
+    habits: Habits,
     /// How many operations it has yet to begin.
     pub left: u32,
     /// The operation under way.
@@ -83,13 +95,14 @@ pub fn key(number: u64) -> Key {
 
 impl Client {
     /// A client that does `left` operations.
-    pub fn new(number: u64, mix: Mix, keys: u64, left: u32, rng: Rng) -> Self {
+    pub fn new(number: u64, mix: Mix, habits: Habits, keys: u64, left: u32, rng: Rng) -> Self {
         Self {
             rng,
             number,
             mix,
             keys,
             written: 0,
+            habits,
             left,
             operation: None,
             contexts: BTreeMap::new(),
@@ -98,7 +111,10 @@ impl Client {
 
     /// How long until the next operation.
     pub fn think(&mut self) -> Duration {
-        let most = *self.rng.pick(&[1_000, 20_000, 200_000]);
+        let most = match self.habits.rests {
+            false => *self.rng.pick(&[1_000, 20_000, 200_000]),
+            true => *self.rng.pick(&[1_000, 20_000, 200_000, 1_000_000, 8_000_000]),
+        };
         Duration::from_micros(self.rng.within(0..most))
     }
 
@@ -159,7 +175,9 @@ impl Client {
     }
 
     fn options(&mut self) -> RequestOptions {
+        let is_strict = self.rng.chance(self.habits.strict_per_mille);
         RequestOptions {
+            quorum: if is_strict { QuorumKind::Strict } else { QuorumKind::Sloppy },
             timeout_ms: self.rng.within(150..2_000) as u32,
             explain: self.rng.chance(100),
             ..RequestOptions::default()
@@ -167,6 +185,18 @@ impl Client {
     }
 
     fn level(&mut self, replicas: usize, is_read: bool) -> Option<Consistency> {
+        if self.habits.is_careful && !is_read {
+            let two_or_more = 2 + self.rng.within(0..replicas as u64 - 1) as u16;
+            let some = [
+                None,
+                Some(Consistency::Quorum),
+                Some(Consistency::Quorum),
+                Some(Consistency::All),
+                Some(Consistency::EachQuorum),
+                Some(Consistency::Count(two_or_more)),
+            ];
+            return *self.rng.pick(&some);
+        }
         let count = Consistency::Count(1 + self.rng.within(0..replicas as u64) as u16);
         let any = [
             None,

@@ -38,6 +38,14 @@ pub enum Fault {
     UnreadableVnodes(usize, bool),
     /// Alarms go off that nobody set.
     Alarms(usize),
+    /// A node is killed and comes back with an empty disk.
+    Wipe(usize, Duration),
+    /// A copy is made of what a disk holds.
+    Backup(usize),
+    /// A node is killed and comes back with what the last copy of its disk holds, if there is one.
+    Restore(usize, Duration),
+    /// A node is killed and stays away for longer than the tombstone grace.
+    Absence(usize, Duration),
 }
 
 /// Which faults a run draws from.
@@ -61,6 +69,50 @@ pub enum FaultMix {
     Undead,
     /// Processes that wait for a core, and nothing else.
     Starved,
+    /// A node or two are away at nearly any time, so that much is kept as hints, which are delivered to slow
+    /// disks.
+    SlowReceivers,
+    /// One disk is lost.
+    Losses,
+    /// One disk is put back from an old copy, and tombstones are forgotten soon.
+    Restores,
+    /// Nodes are away for longer than the grace, which is short.
+    Absences,
+    /// The weather, with a short grace.
+    Forgetting,
+}
+
+impl FaultMix {
+    /// Whether tombstones are to be forgotten within the run; nothing if that is left to the seed.
+    pub fn forgets(self) -> Option<bool> {
+        match self {
+            FaultMix::Any => None,
+            FaultMix::Restores | FaultMix::Absences | FaultMix::Forgetting => Some(true),
+            _ => Some(false),
+        }
+    }
+
+    /// Whether a disk may be lost; nothing if that is left to the seed.
+    pub fn loses(self) -> Option<bool> {
+        match self {
+            FaultMix::Any => None,
+            FaultMix::Losses | FaultMix::Restores => Some(true),
+            _ => Some(false),
+        }
+    }
+}
+
+/// What a plan has to keep to.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The grace of tombstones, where they are forgotten within the run.
+    pub grace: Option<Duration>,
+    /// Whether a disk may be lost: one in the whole run.
+    pub loses: bool,
+    /// Whether clocks may be wrong.
+    pub skews: bool,
+    /// The longest that a process stands still.
+    pub pause_max: Duration,
 }
 
 /// Draws faults.
@@ -68,6 +120,8 @@ pub enum FaultMix {
 pub struct FaultPlan {
     rng: Rng,
     nodes: usize,
+    bounds: Bounds,
+    has_lost: bool,
     /// The kinds that this run has, each as often as it is listed.
     kinds: Vec<Kind>,
 }
@@ -89,13 +143,17 @@ enum Kind {
     Alarms,
     Starve,
     LateGossip,
+    Wipe,
+    Backup,
+    Restore,
+    Absence,
 }
 
 const DAY_MS: i64 = 86_400_000;
 
 impl FaultPlan {
     /// A plan for so many nodes.
-    pub fn new(mix: FaultMix, nodes: usize, mut rng: Rng) -> Self {
+    pub fn new(mix: FaultMix, nodes: usize, bounds: Bounds, mut rng: Rng) -> Self {
         use Kind::*;
         let all = [
             Cut,
@@ -114,7 +172,7 @@ impl FaultPlan {
             UnreadableVnodes,
             Alarms,
         ];
-        let kinds = match mix {
+        let mut kinds = match mix {
             FaultMix::Any => {
                 let mut some: Vec<Kind> = all.iter().copied().filter(|_| rng.chance(600)).collect();
                 // Links that are never mended would leave most of the run without an answer.
@@ -139,13 +197,31 @@ impl FaultPlan {
             FaultMix::Pauses => vec![Pause, Pause, CrashSome, Alarms],
             FaultMix::Undead => vec![OneWay, Heal, Heal, Starve, LateGossip],
             FaultMix::Starved => vec![Starve],
+            FaultMix::SlowReceivers => {
+                vec![CrashOne, CrashOne, CrashSome, SlowDisk, SlowDisk, Starve, Cut, Heal]
+            }
+            FaultMix::Losses => vec![Wipe, CrashOne, CrashOne, Cut, Heal, Heal],
+            FaultMix::Restores => vec![Backup, Restore, CrashOne, Cut, Heal, Heal],
+            FaultMix::Absences => vec![Absence, CrashOne, Cut, Heal, Heal, Pause, OneWay],
+            FaultMix::Forgetting => vec![],
         };
-        Self { rng, nodes, kinds }
+        if mix == FaultMix::Any {
+            if bounds.grace.is_some() {
+                kinds.push(Absence);
+            }
+            if bounds.loses {
+                kinds.extend(if rng.chance(500) { vec![Wipe] } else { vec![Backup, Restore] });
+            }
+        }
+        kinds.retain(|kind| *kind != Clock || bounds.skews);
+        Self { rng, nodes, bounds, has_lost: false, kinds }
     }
 
     /// How long until the next one.
     pub fn pause(&mut self) -> Duration {
-        Duration::from_millis(self.rng.within(100..2_500))
+        // What takes long to have an end is not to be hidden by what comes after.
+        let most = if self.bounds.grace.is_some() { 6_000 } else { 2_500 };
+        Duration::from_millis(self.rng.within(100..most))
     }
 
     /// The next thing that goes wrong.
@@ -173,7 +249,10 @@ impl FaultPlan {
                 Fault::Crash((0..self.nodes).map(|node| (node, self.away())).collect())
             }
             Kind::Clock => Fault::Clock(node, self.skew()),
-            Kind::Pause => Fault::Pause(node, Duration::from_millis(self.rng.within(50..8_000))),
+            Kind::Pause => {
+                let most = self.bounds.pause_max.as_millis() as u64;
+                Fault::Pause(node, Duration::from_millis(self.rng.within(50..most)))
+            }
             Kind::SlowDisk => Fault::SlowDisk(node, self.rng.chance(600)),
             Kind::DiskFails => Fault::DiskFails(node, self.rng.chance(500)),
             Kind::FullStore => Fault::FullStore(node, self.rng.chance(600)),
@@ -181,7 +260,24 @@ impl FaultPlan {
             Kind::Alarms => Fault::Alarms(node),
             Kind::Starve => Fault::Starve(node, self.spell()),
             Kind::LateGossip => Fault::LateGossip(node, self.spell()),
+            Kind::Backup => Fault::Backup(node),
+            Kind::Absence => {
+                let grace = self.bounds.grace.unwrap_or_default();
+                Fault::Absence(node, grace + Duration::from_secs(self.rng.within(1..30)))
+            }
+            // One disk a run: whoever acknowledged a write on two nodes may lose one of them.
+            Kind::Wipe | Kind::Restore if self.has_lost => Fault::Heal,
+            Kind::Wipe => {
+                self.has_lost = true;
+                Fault::Wipe(node, self.away())
+            }
+            Kind::Restore => Fault::Restore(node, self.away()),
         })
+    }
+
+    /// A disk was put back from a copy.
+    pub fn has_restored(&mut self) {
+        self.has_lost = true;
     }
 
     /// How wrong a clock is.

@@ -1,33 +1,37 @@
 //! The fleet: nodes, links, clients and faults on one schedule, and the phases of a run.
 //!
-//! A run forms a cluster, creates a keyspace, lets clients and faults at it, mends everything, waits until
-//! all nodes serve and reach each other, reads every key at ALL, and ends once nothing is under way.
+//! What happens is in files of its own: the phases of a run ([`phases`]), whether the replicas have become
+//! equal ([`converging`]), clients ([`clients`], [`answers`]), and what lies around the nodes ([`world`],
+//! [`faulting`]).
 
+mod answers;
 mod clients;
+mod converging;
+mod faulting;
+mod phases;
+mod shape;
+pub mod story;
 mod world;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use anello_gossip::{MembershipConfig, Timing};
 use anello_protocol::{
-    cluster::{ClusterState, KeyspaceConfig, Member, MemberState},
-    id::{Datacenter, Epoch, KeyspaceName},
-    message::{
-        admin::{AlterKeyspace, KeyspaceChange},
-        client::{Answer, Found, Written},
-    },
+    cluster::ClusterState,
+    id::{Datacenter, Epoch, KeyspaceName, NodeId},
+    key::DataKey,
+    message::client::{Answer, Found, Written},
     time::Moment,
-    version::ConflictRule,
 };
-use anello_replica::{coordinator::CoordinatorConfig, replica::ReplicaConfig};
 
+pub use self::shape::Shape;
 use crate::{
-    client::{Client, keyspaces},
-    faults::{Fault, FaultPlan},
+    client::{Client, Mix},
+    disk::Backup,
+    faults::{Bounds, Fault, FaultPlan},
     history::History,
-    model::Model,
-    network::{Network, Weather},
-    node::{ClientCall, Node, NodeInput, Out},
+    model::{Holders, Model},
+    network::Network,
+    node::{ClientCall, Node, NodeInput, NodeSettings, Out},
     rng::Rng,
     run::{Counters, Settings},
     schedule::Schedule,
@@ -37,8 +41,6 @@ use crate::{
 const WALL_START_MS: i64 = 1_700_000_000_000;
 /// How often the phase is looked after.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long a phase that must end by itself may take.
-const PHASE_MAX: Duration = Duration::from_secs(180);
 /// The most events of a run. More is a loop that feeds itself.
 const EVENTS_MAX: u64 = 4_000_000;
 
@@ -81,7 +83,7 @@ enum Event {
 enum ClientReply {
     Got(Answer<Found>),
     /// With the nodes that had it durably when the coordinator said so.
-    Wrote(Answer<Written>, BTreeMap<anello_protocol::id::NodeId, Datacenter>),
+    Wrote(Answer<Written>, Holders),
     NoConnection,
 }
 
@@ -90,7 +92,14 @@ enum Phase {
     Forming,
     Creating,
     Working,
+    /// Until all nodes serve and reach each other.
     Recovering,
+    /// Until all replicas are equal and no hint is left.
+    Converging,
+    /// Until no tombstone is left.
+    Forgetting,
+    /// Nothing may be repaired any more.
+    Resting,
     Reading,
     Quieting,
     Over,
@@ -109,6 +118,12 @@ struct Slot {
     core_at: Moment,
     gossip_late_until: Moment,
     starts_at: Moment,
+    /// When it lost what its disk held the last time.
+    lost_at: Option<Moment>,
+    /// The last copy of its data.
+    backup: Option<Backup>,
+    /// Why it would not start.
+    is_unserviceable: Option<String>,
 }
 
 /// See the head of this file.
@@ -118,16 +133,24 @@ pub struct Fleet {
     network: Network,
     rng: Rng,
     plan: FaultPlan,
+    mix: Mix,
+    bounds: Bounds,
+    settings: NodeSettings,
+    replicas_max: usize,
     is_faulty_from_start: bool,
     clients: Vec<Client>,
     keys: u64,
     /// What the reader at the end has yet to read.
     to_read: Vec<(KeyspaceName, u64)>,
     replication: BTreeMap<Datacenter, usize>,
+    /// While a story is told, which says what happens.
+    told: Option<story::Told>,
     calls: u64,
     alters: u64,
     phase: Phase,
     phase_began: Moment,
+    /// The last time that data was moved between replicas.
+    last_repair: Option<(Moment, String)>,
     model: Model,
     history: History,
     states: BTreeMap<Epoch, Arc<ClusterState>>,
@@ -138,83 +161,73 @@ impl Fleet {
     /// A fleet that is drawn from the seed.
     pub fn new(settings: Settings) -> Self {
         let mut rng = Rng::new(settings.seed);
-        let mut shape = rng.fork(1);
-        let datacenters = shape.within(1..3);
-        let nodes = shape.within(3..7) as usize;
-        let partitions = *shape.pick(&[8, 16]);
-        let seeds = nodes.min(3);
-        let requests_max = *shape.pick(&[4096, 4096, 4096, 24, 12]);
-        let coordinator = CoordinatorConfig { requests_max, ..CoordinatorConfig::default() };
-        let replica = ReplicaConfig { requests_max, ..ReplicaConfig::default() };
-        let mut plan = FaultPlan::new(settings.faults, nodes, rng.fork(2));
-        let mut replication = BTreeMap::new();
-        let slots: Vec<Slot> = (0..nodes)
-            .map(|number| {
-                let member = member(number, datacenters, &mut shape);
-                *replication.entry(member.datacenter.clone()).or_insert(0_usize) += 1;
-                let others = (0..seeds).filter(|seed| *seed != number).map(address);
-                let config = MembershipConfig {
-                    member,
-                    cluster: "sim".parse().expect("a good name"),
-                    partitions,
-                    other_seeds: others.collect(),
-                    first_seed: number == 0,
-                    program: "sim".into(),
-                    timing: Timing::lan(),
-                };
-                let node = Node::new(
-                    config,
-                    coordinator.clone(),
-                    replica.clone(),
-                    rng.fork(number as u64),
-                );
-                let skew_ms = if shape.chance(500) { plan.skew() } else { 0 };
-                Slot {
-                    node,
-                    life: 0,
-                    skew_ms,
-                    is_disk_slow: false,
-                    disk_fails: None,
-                    paused_until: Moment::default(),
-                    starved_until: Moment::default(),
-                    core_at: Moment::default(),
-                    gossip_late_until: Moment::default(),
-                    starts_at: Moment::default(),
-                }
+        let mut drawn = rng.fork(1);
+        let shape = Shape::draw(settings, &mut drawn);
+        Self::of(shape, settings, rng, drawn)
+    }
+
+    /// A fleet of that shape.
+    fn of(shape: Shape, settings: Settings, mut rng: Rng, mut drawn: Rng) -> Self {
+        let nodes = shape.datacenters.len();
+        let mut plan = FaultPlan::new(settings.faults, nodes, shape.bounds, rng.fork(2));
+        let slots: Vec<Slot> = shape
+            .memberships()
+            .zip(&shape.skewed)
+            .enumerate()
+            .map(|(number, (config, is_skewed))| Slot {
+                node: Node::new(config, shape.node.clone(), rng.fork(number as u64)),
+                life: 0,
+                skew_ms: if *is_skewed { plan.skew() } else { 0 },
+                is_disk_slow: false,
+                disk_fails: None,
+                paused_until: Moment::default(),
+                starved_until: Moment::default(),
+                core_at: Moment::default(),
+                gossip_late_until: Moment::default(),
+                starts_at: Moment::default(),
+                lost_at: None,
+                backup: None,
+                is_unserviceable: None,
             })
             .collect();
-        replication.values_mut().for_each(|nodes| *nodes = (*nodes).min(3));
-        let keys = shape.within(3..7);
-        let writers = shape.within(3..7);
-        let operations = shape.within(150..400) / writers;
         // The last one reads what is there at the end.
-        let client = |number| {
-            let left = if number < writers { operations as u32 } else { 0 };
-            Client::new(number + 1, settings.mix, keys, left, rng.fork(100 + number))
-        };
-        let clients: Vec<Client> = (0..=writers).map(client).collect();
+        let clients: Vec<Client> = (0..=shape.writers)
+            .map(|number| {
+                let own = shape.operations / shape.writers.max(1);
+                let left = if number < shape.writers { own as u32 } else { 0 };
+                let rng = rng.fork(100 + number);
+                Client::new(number + 1, settings.mix, shape.habits, shape.keys, left, rng)
+            })
+            .collect();
+        let right_clocks = shape.bounds.grace.filter(|_| !shape.bounds.skews);
         let mut fleet = Self {
             schedule: Schedule::new(),
             slots,
-            network: Network::new(Weather::draw(&mut shape), rng.fork(3)),
+            network: Network::new(shape.weather, rng.fork(3)),
             plan,
-            is_faulty_from_start: shape.chance(250),
+            mix: settings.mix,
+            bounds: shape.bounds,
+            settings: shape.node.clone(),
+            replicas_max: shape.replicas_max,
+            is_faulty_from_start: shape.is_faulty_from_start,
             clients,
-            keys,
+            keys: shape.keys,
             to_read: Vec::new(),
-            replication,
+            replication: shape.replication(),
+            told: None,
             calls: 0,
             alters: 0,
             phase: Phase::Forming,
             phase_began: Moment::default(),
-            model: Model::default(),
+            last_repair: None,
+            model: Model::new(right_clocks),
             history: History::new(settings.is_traced),
             states: BTreeMap::new(),
             counters: Counters::default(),
             rng,
         };
         for node in 0..fleet.slots.len() {
-            let after = Duration::from_millis(shape.within(0..800));
+            let after = Duration::from_millis(drawn.within(0..800));
             fleet.start_after(node, after);
         }
         fleet.schedule.after(LOOK, Event::Look);
@@ -265,135 +278,12 @@ impl Fleet {
         self.model.report(check, now, what);
     }
 
-    fn enter(&mut self, phase: Phase) {
-        self.phase = phase;
-        self.phase_began = self.schedule.now();
-        self.history.note(self.phase_began, format_args!("== {phase:?}"));
-    }
-
-    /// Goes on to the next phase when it is time.
-    fn look(&mut self) {
-        let now = self.schedule.now();
-        let lasted = now.since(self.phase_began);
-        match self.phase {
-            Phase::Forming => {
-                if self.is_faulty_from_start && lasted > Duration::from_secs(8) {
-                    self.is_faulty_from_start = false;
-                    self.mend();
-                }
-                if !self.is_faulty_from_start && self.is_whole() {
-                    self.enter(Phase::Creating);
-                    self.alter();
-                }
-            }
-            Phase::Creating => {
-                let [_, lww] = keyspaces();
-                let known =
-                    |slot: &Slot| slot.node.view().is_some_and(|v| v.keyspace(&lww).is_some());
-                if self.slots.iter().all(known) {
-                    self.enter(Phase::Working);
-                    for client in 0..self.clients.len() - 1 {
-                        let after = self.clients[client].think();
-                        self.schedule.after(after, Event::Think(client));
-                    }
-                    if self.rng.chance(500) {
-                        self.schedule.after(Duration::from_secs(2), Event::Alter);
-                    }
-                } else if lasted.as_millis() % 6_000 < LOOK.as_millis() {
-                    self.alter();
-                }
-            }
-            Phase::Working => {
-                let is_done = |client: &Client| client.left == 0 && client.operation.is_none();
-                if self.clients.iter().all(is_done) {
-                    self.mend();
-                    self.enter(Phase::Recovering);
-                }
-            }
-            Phase::Recovering => {
-                if self.is_whole() {
-                    self.enter(Phase::Reading);
-                    let keys = 0..self.keys;
-                    let all = keyspaces().into_iter();
-                    self.to_read = all
-                        .flat_map(|name| keys.clone().map(move |key| (name.clone(), key)))
-                        .collect();
-                    let reader = self.clients.len() - 1;
-                    self.schedule.after(Duration::ZERO, Event::Think(reader));
-                }
-            }
-            Phase::Reading => {
-                let reader = &self.clients[self.clients.len() - 1];
-                if self.to_read.is_empty() && reader.operation.is_none() {
-                    self.enter(Phase::Quieting);
-                }
-            }
-            Phase::Quieting => {
-                if lasted > Duration::from_secs(4) {
-                    let left = self.slots.iter().filter_map(|slot| slot.node.leftovers());
-                    for what in left.collect::<Vec<_>>() {
-                        self.broke("H: no request is left unanswered", what);
-                    }
-                    self.phase = Phase::Over;
-                }
-            }
-            Phase::Over => {}
-        }
-        if now.since(self.phase_began) > PHASE_MAX && self.phase != Phase::Working {
-            let refused = self.slots.iter().filter_map(|slot| slot.node.refused());
-            let refused: Vec<_> = refused.map(str::to_owned).collect();
-            let what = format!("{:?} takes more than {PHASE_MAX:?}; {refused:?}", self.phase);
-            self.broke("D: the fleet recovers", what);
-            self.phase = Phase::Over;
-        }
-        self.schedule.after(LOOK, Event::Look);
-    }
-
-    /// Whether all nodes are members, act under the same state, serve and reach each other.
-    fn is_whole(&self) -> bool {
-        let epoch = self.slots[0].node.view().map(|view| view.epoch());
-        self.slots.iter().all(|slot| {
-            let view = slot.node.view();
-            slot.node.is_ready()
-                && slot.node.reaches_all()
-                && view.map(|view| view.epoch()) == epoch
-                && view.is_some_and(|view| view.cluster().members.len() == self.slots.len())
-        })
-    }
-
-    /// An operator sets the `lww` keyspace: first it is created, later altered.
-    fn alter(&mut self) {
-        let [_, name] = keyspaces();
-        let node = self.rng.within(0..self.slots.len() as u64) as usize;
-        let config = KeyspaceConfig {
-            conflict: ConflictRule::Lww,
-            tombstone_grace_s: 864_000 + self.alters,
-            ..KeyspaceConfig::default()
-        };
-        self.alters += 1;
-        let request = AlterKeyspace { name, change: KeyspaceChange::Set(config) };
-        self.give(node, NodeInput::Alter(self.alters, request));
-        if self.phase == Phase::Working {
-            let after = Duration::from_millis(self.rng.within(500..6_000));
-            self.schedule.after(after, Event::Alter);
-        }
-    }
-}
-
-fn address(number: usize) -> String {
-    format!("n{number}:7400")
-}
-
-fn member(number: usize, datacenters: u64, shape: &mut Rng) -> Member {
-    let datacenter = if (number as u64).is_multiple_of(datacenters) { "eu" } else { "us" };
-    let rack = *shape.pick(&["a", "b", "c"]);
-    Member {
-        id: format!("n{number}").parse().expect("a good name"),
-        datacenter: datacenter.parse().expect("a good name"),
-        rack: rack.parse().expect("a good name"),
-        weight: 1.0,
-        quic: address(number),
-        http: format!("n{number}:7480"),
-        state: MemberState::Up,
+    /// The nodes that are replicas of a key under the newest state.
+    fn replicas_of(&self, key: &DataKey) -> Vec<NodeId> {
+        let views = self.slots.iter().filter_map(|slot| slot.node.view());
+        let Some(view) = views.max_by_key(|view| view.epoch()) else { return Vec::new() };
+        let Some(keyspace) = view.keyspace_of(key.keyspace) else { return Vec::new() };
+        let replicas = &view.placement(keyspace, key.hash).replicas;
+        replicas.iter().map(|place| place.id.clone()).collect()
     }
 }

@@ -11,7 +11,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use anello_sim::run::{Outcome, Settings, replay_command, run};
+use anello_sim::run::{Counters, Outcome, Settings, replay_command, run};
 use anyhow::{Context, bail};
 use clap::Parser;
 
@@ -67,6 +67,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let finished = AtomicU64::new(0);
     let is_over = AtomicBool::new(false);
     let failed = Mutex::new(Vec::new());
+    let sum = Mutex::new(Counters::default());
     thread::scope(|scope| {
         for _ in 0..args.threads.max(1) {
             scope.spawn(|| {
@@ -77,6 +78,7 @@ fn main() -> anyhow::Result<ExitCode> {
                     }
                     let outcome = run(Settings::of(seed));
                     finished.fetch_add(1, Ordering::Relaxed);
+                    sum.lock().unwrap_or_else(PoisonError::into_inner).add(&outcome.counters);
                     if !outcome.violations.is_empty() {
                         is_over.store(args.stop_at_first, Ordering::Relaxed);
                         let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -89,6 +91,8 @@ fn main() -> anyhow::Result<ExitCode> {
     });
     let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     let count = finished.into_inner();
+    let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
+    println!("together {sum:?}");
     println!("{count} seeds in {:.1?}, {} failed", began.elapsed(), failed.len());
     Ok(code(!failed.is_empty()))
 }

@@ -4,10 +4,15 @@
 //! packets for others and alarms to the fleet, and keeps the disk. What the actors do in a real node, it
 //! does here.
 
+mod calls;
+mod comparing;
 mod coordinating;
 mod events;
 mod following;
+mod hinting;
 mod messages;
+mod purging;
+mod starting;
 mod vnodes;
 
 use std::{
@@ -15,6 +20,11 @@ use std::{
     sync::Arc,
 };
 
+use anello_antientropy::{
+    AntiEntropy, AntiEntropyConfig, Input as TreeInput,
+    purge::{self, PurgeConfig, Purger},
+    quarantine::{self, Quarantine},
+};
 use anello_gossip::{Input as GossipInput, Membership, MembershipConfig, Ticket};
 use anello_protocol::{
     id::{NodeId, PartitionId},
@@ -22,28 +32,45 @@ use anello_protocol::{
 };
 use anello_replica::{
     coordinator::{
-        CallNumber, Coordinator, CoordinatorConfig, Input as CoordinatorInput,
-        Token as CoordinatorToken,
+        Coordinator, CoordinatorConfig, Input as CoordinatorInput, Token as CoordinatorToken,
     },
-    replica::{
-        CommitOutcome, Input as ReplicaInput, Replica, ReplicaConfig, Token as ReplicaToken,
-    },
+    hints::{HintStore, HintStoreConfig, Input as HintInput},
+    replica::{CommitOutcome, Input as ReplicaInput, Replica, ReplicaConfig},
 };
 use anello_ring::view::View;
 
-pub use events::{ClientCall, NodeInput, Out, SyncOutcome};
-
+use self::calls::{Asker, Caller, not_before};
+pub use self::events::{ClientCall, Machine, NodeInput, Out, SyncOutcome};
 use crate::{
     disk::{Disk, DiskWrite},
     rng::Rng,
     wire::WireCall,
 };
 
+/// The bounds and delays of a node's machines.
+#[derive(Clone, Debug, Default)]
+pub struct NodeSettings {
+    /// Of the coordinator.
+    pub coordinator: CoordinatorConfig,
+    /// Of the vnodes.
+    pub replica: ReplicaConfig,
+    /// Of the hint store.
+    pub hints: HintStoreConfig,
+    /// Of anti-entropy.
+    pub trees: AntiEntropyConfig,
+    /// Of the purger.
+    pub purge: PurgeConfig,
+}
+
 /// A node that is switched on.
 struct Running {
     membership: Membership,
     coordinator: Coordinator,
     replicas: BTreeMap<PartitionId, Replica>,
+    hints: HintStore,
+    trees: AntiEntropy,
+    purger: Purger,
+    quarantine: Quarantine,
     /// Those that it should have and can't open.
     missing: BTreeSet<PartitionId>,
     view: Option<Arc<View>>,
@@ -52,24 +79,18 @@ struct Running {
     unreachable: BTreeSet<NodeId>,
     reached: BTreeSet<NodeId>,
     is_frozen: bool,
-    /// Freezes that wait for vnodes.
-    freezing: Vec<(Ticket, BTreeSet<PartitionId>)>,
-    asked_of_coordinator: BTreeMap<CoordinatorToken, Asker>,
-    asked_of_replicas: BTreeMap<ReplicaToken, ReplicaAsker>,
-    calls: BTreeMap<WireCall, (CallNumber, NodeId)>,
-    alarm: Option<Moment>,
+    /// Freezes that wait for vnodes and the hint store.
+    freezing: Vec<(Ticket, BTreeSet<Freezer>)>,
+    asked: BTreeMap<u64, Asker>,
+    calls: BTreeMap<WireCall, (Caller, NodeId)>,
+    alarms: BTreeMap<Machine, Moment>,
 }
 
-#[derive(Debug)]
-enum Asker {
-    Client(ClientCall),
-    Node(NodeId, WireCall),
-}
-
-#[derive(Debug)]
-enum ReplicaAsker {
-    Own(CallNumber),
-    Node(NodeId, WireCall),
+/// Who has writes under way that a freeze waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Freezer {
+    Vnode(PartitionId),
+    Hints,
 }
 
 /// Inputs of one machine of the node to another.
@@ -77,13 +98,16 @@ enum Inner {
     Coordinator(CoordinatorInput),
     Replica(PartitionId, ReplicaInput),
     Gossip(GossipInput),
+    Hints(HintInput),
+    Trees(TreeInput),
+    Purger(purge::Input),
+    Quarantine(quarantine::Input),
 }
 
 /// See the head of this file.
 pub struct Node {
     config: MembershipConfig,
-    coordinator_config: CoordinatorConfig,
-    replica_config: ReplicaConfig,
+    settings: NodeSettings,
     /// What survives a crash.
     pub disk: Disk,
     rng: Rng,
@@ -93,14 +117,9 @@ pub struct Node {
 
 impl Node {
     /// A node that is switched off.
-    pub fn new(
-        config: MembershipConfig,
-        coordinator_config: CoordinatorConfig,
-        replica_config: ReplicaConfig,
-        rng: Rng,
-    ) -> Self {
-        let disk = Disk::default();
-        Self { config, coordinator_config, replica_config, disk, rng, running: None, numbers: 0 }
+    pub fn new(config: MembershipConfig, settings: NodeSettings, rng: Rng) -> Self {
+        let disk = Disk::new(config.partitions);
+        Self { config, settings, disk, rng, running: None, numbers: 0 }
     }
 
     /// Its name.
@@ -121,6 +140,16 @@ impl Node {
     /// Whether it serves.
     pub fn is_ready(&self) -> bool {
         self.running.as_ref().is_some_and(|running| running.is_ready)
+    }
+
+    /// Whether it shows nobody what it holds.
+    pub fn is_quarantined(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.quarantine.is_on())
+    }
+
+    /// Why it serves nothing, if that is a quarantine.
+    pub fn quarantine_reason(&self) -> Option<String> {
+        self.running.as_ref().and_then(|running| running.quarantine.reason())
     }
 
     /// Why it will never serve, if so.
@@ -145,6 +174,11 @@ impl Node {
         running.unreachable.is_empty() && running.reached.len() + 1 == view.cluster().members.len()
     }
 
+    /// The nodes that it believes can't be reached.
+    pub fn unreachable(&self) -> BTreeSet<NodeId> {
+        self.running.as_ref().map(|running| running.unreachable.clone()).unwrap_or_default()
+    }
+
     /// The calls that it waits for the answer of, to a node.
     pub fn calls_to(&self, to: &NodeId) -> Vec<WireCall> {
         let Some(running) = &self.running else { return Vec::new() };
@@ -152,58 +186,22 @@ impl Node {
         calls.map(|(call, _)| *call).collect()
     }
 
-    /// What is still open at a time when nothing should be.
+    /// What of clients' requests is still open at a time when nothing should be.
     pub fn leftovers(&self) -> Option<String> {
         let running = self.running.as_ref()?;
         let in_flight = running.coordinator.in_flight();
-        let waiting: usize = running.replicas.values().map(Replica::waiting).sum();
-        let (asked, inner) = (running.asked_of_coordinator.len(), running.asked_of_replicas.len());
-        (in_flight + waiting + asked + inner > 0).then(|| {
+        let open = |asker: &&Asker| match asker {
+            Asker::Client(_) | Asker::Own(Caller::Coordinator(_)) => true,
+            // Repair and purging never end; the caller's own deadline is the bound.
+            Asker::Node(..) | Asker::Own(_) => false,
+        };
+        let asked = running.asked.values().filter(open).count();
+        (in_flight + asked > 0).then(|| {
             format!(
-                "{}: {in_flight} requests in flight, {waiting} wait at vnodes, {asked} clients or \
-                 nodes and {inner} of the vnodes' callers have no answer",
+                "{}: {in_flight} requests in flight, {asked} questions have no answer",
                 self.id()
             )
         })
-    }
-
-    /// Switches it on.
-    pub fn start(&mut self, now: Now, out: &mut Vec<Out>) {
-        let id = self.id().clone();
-        let seed = self.rng.draw();
-        let stored = self.disk.record().map(<[u8]>::to_vec);
-        let membership = match Membership::new(self.config.clone(), stored.as_deref(), seed) {
-            Ok(membership) => membership,
-            Err(error) => {
-                out.push(Out::Broke("a node starts on its own disk", format!("{id}: {error}")));
-                return;
-            }
-        };
-        let coordinator = Coordinator::new(
-            id,
-            self.config.member.datacenter.clone(),
-            0,
-            self.coordinator_config.clone(),
-            self.rng.draw(),
-        );
-        self.running = Some(Running {
-            membership,
-            coordinator,
-            replicas: BTreeMap::new(),
-            missing: BTreeSet::new(),
-            view: None,
-            is_ready: false,
-            refused: None,
-            unreachable: BTreeSet::new(),
-            reached: BTreeSet::new(),
-            is_frozen: false,
-            freezing: Vec::new(),
-            asked_of_coordinator: BTreeMap::new(),
-            asked_of_replicas: BTreeMap::new(),
-            calls: BTreeMap::new(),
-            alarm: None,
-        });
-        self.turn(now, Inner::Gossip(GossipInput::Started), out);
     }
 
     /// Kills it.
@@ -217,55 +215,61 @@ impl Node {
     pub fn take(&mut self, now: Now, input: NodeInput, out: &mut Vec<Out>) {
         let Some(running) = &mut self.running else { return };
         let inner = match input {
-            NodeInput::Packet(from, frame) => match self.packet(now, from, frame, out) {
-                Some(inner) => inner,
-                None => return,
-            },
+            NodeInput::Packet(from, frame) => self.packet(from, frame, out),
             NodeInput::Get(client, get) => {
-                let token = self.coordinator_token(Asker::Client(client));
-                Inner::Coordinator(CoordinatorInput::Get { token, get })
+                let token = CoordinatorToken(self.note_asker(Asker::Client(client)));
+                Some(Inner::Coordinator(CoordinatorInput::Get { token, get }))
             }
             NodeInput::Write(client, write) => {
-                let token = self.coordinator_token(Asker::Client(client));
-                Inner::Coordinator(CoordinatorInput::Write { token, write })
+                let token = CoordinatorToken(self.note_asker(Asker::Client(client)));
+                Some(Inner::Coordinator(CoordinatorInput::Write { token, write }))
             }
             NodeInput::Alter(token, request) => {
-                Inner::Gossip(GossipInput::Alter { token, request })
+                Some(Inner::Gossip(GossipInput::Alter { token, request }))
             }
-            NodeInput::GossipAlarm => Inner::Gossip(GossipInput::TimeUp),
-            NodeInput::CoordinatorAlarm => {
-                running.alarm = None;
-                Inner::Coordinator(CoordinatorInput::TimeUp)
+            NodeInput::Alarm(machine) => {
+                running.alarms.remove(&machine);
+                Some(match machine {
+                    Machine::Gossip => Inner::Gossip(GossipInput::TimeUp),
+                    Machine::Coordinator => Inner::Coordinator(CoordinatorInput::TimeUp),
+                    Machine::Hints => Inner::Hints(HintInput::TimeUp),
+                    Machine::Trees => Inner::Trees(TreeInput::TimeUp),
+                    Machine::Purger => Inner::Purger(purge::Input::TimeUp),
+                    Machine::Quarantine => Inner::Quarantine(quarantine::Input::TimeUp),
+                })
             }
             NodeInput::Loaded(partition, key) => {
                 let found = Ok(self.disk.read(&key));
-                Inner::Replica(partition, ReplicaInput::Loaded(key, found))
+                Some(Inner::Replica(partition, ReplicaInput::Loaded(key, found)))
             }
-            NodeInput::CallFailed(call, failure) => {
-                let Some((call, from)) = running.calls.remove(&call) else { return };
-                let outcome = Err(failure);
-                Inner::Coordinator(CoordinatorInput::Answered { call, from, outcome })
+            NodeInput::HintLoaded(owner, key) => {
+                let found = Ok(self.disk.hint(&owner, &key));
+                Some(Inner::Hints(HintInput::Loaded { owner, key, found }))
             }
+            NodeInput::HintsPaged { page, owner, from, count, bytes } => {
+                let found = Ok(self.disk.hint_page(&owner, from, count, bytes));
+                Some(Inner::Hints(HintInput::Paged(page, found)))
+            }
+            NodeInput::Looked(ticket, look) => {
+                let looked = anello_antientropy::look(&self.disk, look);
+                Some(Inner::Trees(TreeInput::Looked(ticket, looked)))
+            }
+            NodeInput::Listed(list) => Some(self.list_tombstones(list)),
+            NodeInput::CallFailed(call, failure) => self.call_ended(call, Err(failure)),
             NodeInput::Inspected(ticket) => {
                 let keyspaces = self.disk.keyspaces();
-                Inner::Gossip(GossipInput::Holding { ticket, keyspaces })
+                Some(Inner::Gossip(GossipInput::Holding { ticket, keyspaces }))
             }
             NodeInput::Synced(outcome) => return self.synced(now, outcome, out),
         };
-        self.turn(now, inner, out);
+        if let Some(inner) = inner {
+            self.turn(now, inner, out);
+        }
     }
 
     fn number(&mut self) -> u64 {
         self.numbers += 1;
         self.numbers
-    }
-
-    fn coordinator_token(&mut self, asker: Asker) -> CoordinatorToken {
-        let token = CoordinatorToken(self.number());
-        if let Some(running) = &mut self.running {
-            running.asked_of_coordinator.insert(token, asker);
-        }
-        token
     }
 
     fn synced(&mut self, now: Now, outcome: SyncOutcome, out: &mut Vec<Out>) {
@@ -275,16 +279,20 @@ impl Node {
             SyncOutcome::FailedLost => self.disk.fail_sync(false),
         };
         out.extend(fresh.into_iter().map(Out::Durable));
+        let ended = match outcome {
+            SyncOutcome::Durable => CommitOutcome::Durable,
+            _ => CommitOutcome::Failed("the disk failed".into()),
+        };
         for write in batch {
             let inner = match write {
                 DiskWrite::Commit(number, commit) => {
-                    let outcome = match outcome {
-                        SyncOutcome::Durable => CommitOutcome::Durable,
-                        _ => CommitOutcome::Failed("the disk failed".into()),
-                    };
-                    Inner::Replica(commit.partition, ReplicaInput::Committed(number, outcome))
+                    Inner::Replica(commit.partition, ReplicaInput::Committed(number, ended.clone()))
+                }
+                DiskWrite::Hint(number, _) => {
+                    Inner::Hints(HintInput::Committed(number, ended.clone()))
                 }
                 DiskWrite::Record(ticket, _) => Inner::Gossip(GossipInput::Saved(ticket)),
+                DiskWrite::Alive(_) | DiskWrite::Lost => continue,
             };
             self.turn(now, inner, out);
         }
@@ -313,18 +321,31 @@ impl Node {
                 Inner::Replica(partition, input) => {
                     self.replicate(now, partition, input, &mut queue, out);
                 }
+                Inner::Hints(input) => self.keep_hints(now, input, &mut queue, out),
+                Inner::Trees(input) => self.compare(now, input, &mut queue, out),
+                Inner::Purger(input) => self.purge(now, input, &mut queue, out),
+                Inner::Quarantine(input) => self.watch(now, input, &mut queue, out),
             }
         }
-        self.set_alarm(out);
+        self.set_alarms(now, out);
         self.sync(out);
     }
 
-    fn set_alarm(&mut self, out: &mut Vec<Out>) {
+    fn set_alarms(&mut self, now: Now, out: &mut Vec<Out>) {
         let Some(running) = &mut self.running else { return };
-        let Some(wake) = running.coordinator.next_wake() else { return };
-        if running.alarm.is_none_or(|alarm| wake < alarm) {
-            running.alarm = Some(wake);
-            out.push(Out::At(wake, NodeInput::CoordinatorAlarm));
+        let wakes = [
+            (Machine::Coordinator, running.coordinator.next_wake()),
+            (Machine::Hints, running.hints.next_wake()),
+            (Machine::Trees, running.trees.next_wake()),
+            (Machine::Purger, running.purger.next_wake()),
+            (Machine::Quarantine, Some(running.quarantine.next_wake())),
+        ];
+        for (machine, wake) in wakes {
+            let Some(wake) = wake.map(|wake| not_before(now, wake)) else { continue };
+            if running.alarms.get(&machine).is_none_or(|alarm| wake < *alarm) {
+                running.alarms.insert(machine, wake);
+                out.push(Out::At(wake, NodeInput::Alarm(machine)));
+            }
         }
     }
 }

@@ -59,10 +59,40 @@ pub struct Counters {
     pub crashes: u64,
     /// Verdicts, while clients were at work, that a node can't be reached.
     pub given_up: u64,
+    /// Versions that became durable as hints.
+    pub hints: u64,
+    /// Versions that were moved by hints and anti-entropy.
+    pub repairs: u64,
+    /// Keys that nodes forgot.
+    pub purges: u64,
+    /// Times that a node was put into quarantine.
+    pub quarantines: u64,
     /// The most versions that a reader was shown.
     pub siblings_max: u64,
     /// How long it was, in virtual milliseconds.
     pub virtual_ms: u64,
+}
+
+impl Counters {
+    /// Those of several runs together.
+    pub fn add(&mut self, other: &Counters) {
+        self.events += other.events;
+        self.packets += other.packets;
+        self.operations += other.operations;
+        self.reads += other.reads;
+        self.writes += other.writes;
+        self.failed += other.failed;
+        self.lost_replies += other.lost_replies;
+        self.faults += other.faults;
+        self.crashes += other.crashes;
+        self.given_up += other.given_up;
+        self.hints += other.hints;
+        self.repairs += other.repairs;
+        self.purges += other.purges;
+        self.quarantines += other.quarantines;
+        self.siblings_max = self.siblings_max.max(other.siblings_max);
+        self.virtual_ms += other.virtual_ms;
+    }
 }
 
 /// What became of a run.

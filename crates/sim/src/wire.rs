@@ -2,15 +2,17 @@
 
 use anello_protocol::{
     codec::{self, DecodeError},
+    id::PartitionId,
     message::{
         client::{Answer, Written},
         gossip::GossipPacket,
+        hint::{CheckHints, Credit, MarkForRepair, ReadHints, RequestCredit, StoreHint},
+        repair::{CompareKeys, CompareRanges, CompareRoots, KeysDiffer, PurgeVersions, Purged},
         replica::{
-            ForwardWrite, Held, ReadVersions, Refusal, RelayVersions, RelayedAck, StoreVersions,
-            Stored,
+            ForwardWrite, Held, Minted, ReadVersions, Refusal, RelayVersions, RelayedAck,
+            StoreVersions, Stored,
         },
     },
-    time::Moment,
 };
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +24,8 @@ pub type WireCall = u64;
 pub enum Frame {
     /// Membership's.
     Gossip(GossipPacket),
-    /// A question, with the deadline of its caller.
+    /// A question, with how many microseconds its caller waits for the answer: they count from the arrival,
+    /// so what lay in front of a process that stood still is as good as new.
     Ask(WireCall, u64, Ask),
     /// Its answer.
     Answer(WireCall, AnswerFrame),
@@ -30,28 +33,64 @@ pub enum Frame {
     Ack(RelayedAck),
 }
 
-/// What one node asks of another.
+/// What one node asks of another, or of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Ask {
     /// Of a vnode.
     Read(ReadVersions),
     /// Of a vnode.
     Store(StoreVersions),
+    /// Of a vnode.
+    Purge(PurgeVersions),
     /// Of a coordinator.
     Relay(RelayVersions),
     /// Of a coordinator.
     Forward(ForwardWrite),
+    /// Of a hint store.
+    Hint(StoreHint),
+    /// Of a hint store.
+    ReadHints(ReadHints),
+    /// Of a hint store.
+    Check(CheckHints),
+    /// Of a hint store.
+    Credit(RequestCredit),
+    /// Of anti-entropy.
+    Mark(MarkForRepair),
+    /// Of anti-entropy.
+    Roots(CompareRoots),
+    /// Of anti-entropy.
+    Ranges(CompareRanges),
+    /// Of anti-entropy.
+    Keys(CompareKeys),
 }
 
-/// What it answers.
+/// What is answered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum AnswerFrame {
-    /// To a read.
+    /// To a read, of a vnode or a hint store.
     Read(Result<Held, Refusal>),
-    /// To a store or a relay.
+    /// To a store, a relay or a hint.
     Stored(Result<Stored, Refusal>),
+    /// To a purge.
+    Purged(Result<Purged, Refusal>),
     /// To a forwarded write.
     Forwarded(Result<Answer<Written>, Refusal>),
+    /// To a dot that was asked for, which nobody does over the network.
+    Minted(Result<Minted, Refusal>),
+    /// To a question after hints.
+    Checked(Result<Vec<bool>, Refusal>),
+    /// To a request for credit.
+    Credit(Credit),
+    /// To a mark.
+    Marked,
+    /// To roots.
+    Roots(Result<Vec<PartitionId>, Refusal>),
+    /// To ranges.
+    Ranges(Result<Vec<u16>, Refusal>),
+    /// To keys.
+    Keys(Result<KeysDiffer, Refusal>),
+    /// To what no node would ask.
+    Malformed,
 }
 
 impl Frame {
@@ -63,10 +102,5 @@ impl Frame {
     /// The packet in the bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         codec::decode(bytes)
-    }
-
-    /// The deadline of a question.
-    pub fn deadline(us: u64) -> Moment {
-        Moment(us)
     }
 }

@@ -1,5 +1,5 @@
-//! What went wrong in other systems, played through with many seeds each. The numbers are those of the
-//! table of scenarios that Anello was designed against.
+//! What went wrong in other systems, played through with seeds 1000 to 1029 each. The numbers are those of the
+//! table of scenarios that Anello was designed against; `stories.rs` tells the others step by step.
 
 use anello_sim::{
     client::Mix,
@@ -26,6 +26,52 @@ fn t1_concurrent_appends_under_partitions() {
 #[test]
 fn t3_blind_writes_at_nodes_that_forget() {
     holds(Mix::Appends, FaultMix::Crashes);
+}
+
+/// T3, riak_kv#679: a disk is put back from an old copy in the midst of it, and clients go on writing there,
+/// with and without contexts, while what was deleted is forgotten.
+#[test]
+fn t3_disks_that_are_put_back_from_a_copy() {
+    holds(Mix::Any, FaultMix::Restores);
+}
+
+/// T6 and T10, riak_kv#1813 and #311: tombstones are forgotten all over the fleet while their keys are read,
+/// written and compared. None stays for ever, nothing comes back.
+#[test]
+fn t6_t10_forgetting_under_load() {
+    holds(Mix::Any, FaultMix::Forgetting);
+    let settings = |seed| Settings { faults: FaultMix::Forgetting, ..Settings::of(seed) };
+    let purges: u64 = (1_000..1_006).map(|seed| run(settings(seed)).counters.purges).sum();
+    assert!(purges > 10, "{purges} keys were forgotten");
+}
+
+/// T9, Cassandra: replicas are away for longer than the grace, and come back with what was deleted.
+#[test]
+fn t9_long_absences() {
+    holds(Mix::Any, FaultMix::Absences);
+    holds(Mix::Updates, FaultMix::Absences);
+}
+
+/// T11, riak_core#613: clocks that jump while hints, read repair and anti-entropy run. All converge, and repair
+/// ends.
+#[test]
+fn t11_repair_under_scrambled_clocks() {
+    holds(Mix::Any, FaultMix::Clocks);
+}
+
+/// T16, CASSANDRA-2434: a node loses its disk, and is rebuilt from whoever is there.
+#[test]
+fn t16_lost_disks() {
+    holds(Mix::Any, FaultMix::Losses);
+    holds(Mix::Appends, FaultMix::Losses);
+}
+
+/// T21, scylla#7886: somebody is away at nearly any time, so much is kept as hints, and delivered to slow disks
+/// and starved processes. Requests are answered as ever, and all hints are delivered in the end.
+#[test]
+fn t21_hints_for_slow_receivers() {
+    holds(Mix::Any, FaultMix::SlowReceivers);
+    holds(Mix::Appends, FaultMix::SlowReceivers);
 }
 
 /// T14, Garage: clocks are wrong by days and jump, in a keyspace where the last write wins. Of two writes,

@@ -66,7 +66,8 @@ impl Membership {
             None => {
                 let lost = decree.admitted.get(&me.id) != Some(&self.record.birth);
                 if lost {
-                    self.outbox.push_durably(Effect::Event(MembershipEvent::LostDisk));
+                    // Not once the record is durable, but before: else a crash in between would hide it.
+                    self.outbox.push(Effect::Event(MembershipEvent::LostDisk));
                 }
                 let memory = if lost { Memory::Lost } else { Memory::Whole };
                 Acceptor::new(state.epoch.next(), memory)

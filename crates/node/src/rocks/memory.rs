@@ -33,9 +33,13 @@ impl RocksStore {
         Ok(flag.map_err(|error| error.into_string())?.is_some())
     }
 
-    /// What the node held is gone.
+    /// What the node held is gone. Whatever is submitted later is durable later.
     pub fn note_lost(&self) {
-        self.note(keys::LOST, Some(Vec::new()));
+        self.insist(vec![Change {
+            family: Family::Meta,
+            key: keys::LOST.to_vec(),
+            value: Some(Vec::new()),
+        }]);
     }
 
     /// Keeps when the node was last alive. It is said again soon, so nobody waits for it.

@@ -290,6 +290,14 @@ impl RocksStore {
         queued.map_err(|_| NotTaken::Busy)
     }
 
+    /// Queues changes that are taken whatever else waits.
+    pub(super) fn insist(&self, changes: Vec<Change>) {
+        let (upkeep, flag, class) = (Upkeep::Nothing, Flag::Unconcerned, Class::Vote);
+        let submission = Submission { changes, upkeep, flag, class, done: Box::new(|_| ()) };
+        // It is refused only by a store that is closed, which nothing is noted in any more.
+        drop(self.commits.submit(submission));
+    }
+
     /// The keyspaces that have data here, or may have once what is queued is written.
     pub fn held_keyspaces(&self) -> BTreeSet<KeyspaceId> {
         self.held.all()

@@ -181,7 +181,7 @@ impl GetRequest {
         let phase = std::mem::replace(&mut self.phase, Phase::Over);
         let (Phase::Reading(read) | Phase::Explaining(read, _)) = phase else { return };
         let receipt = self.get.options.explain.then(|| read.receipt(desk, &self.head));
-        let repair = read.repair();
+        let repair = read.repair(desk);
         let found = found(read);
         desk.reply(&self.head, Reply::Get(Answer { result: Ok(found), receipt }));
         if let Some((store, stale)) = repair {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anello_protocol::id::NodeId;
 
-/// Extra reads for each read, in thousandths.
+/// Extra reads of replicas for each read of a client, in thousandths.
 const EXTRA_PER_MILLE: u32 = 50;
 /// The most extra reads that are saved up, in thousandths: a moment of trouble may use a few at once.
 const SAVED_MAX: u32 = 10_000;
@@ -46,8 +46,8 @@ impl Hedging {
         Duration::from_micros(us.max(SHORTEST_US))
     }
 
-    /// A replica is asked in the ordinary way.
-    pub(super) fn asked(&mut self) {
+    /// A read begins.
+    pub(super) fn began(&mut self) {
         self.saved = (self.saved + EXTRA_PER_MILLE).min(SAVED_MAX);
     }
 
@@ -89,7 +89,7 @@ mod tests {
         let mut hedging = Hedging::default();
         let mut extra = 0;
         for _ in 0..100_000 {
-            hedging.asked();
+            hedging.began();
             extra += u32::from(hedging.spend());
         }
         assert_eq!(extra, 5_000);

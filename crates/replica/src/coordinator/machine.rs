@@ -301,8 +301,10 @@ impl Coordinator {
             self.end(number);
             return;
         }
-        // Never at once again, so that no request can keep the clock from going on.
-        let next = request.due(&self.desk).max(self.desk.moment() + SHORTEST_PAUSE);
+        // Never at once again, so that no request can keep the clock from going on; a look that is
+        // due is not put off by what comes before it.
+        let soonest = (self.desk.moment() + SHORTEST_PAUSE).min(*due);
+        let next = request.due(&self.desk).max(soonest);
         if next != *due {
             self.timers.remove(&(*due, number));
             self.timers.insert((next, number));

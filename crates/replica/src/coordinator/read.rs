@@ -1,8 +1,10 @@
 //! A quorum read: the versions from the nearest replica, digests from the others, and the versions of
 //! those whose digests differ.
 //!
-//! A replica that is slower than it usually is is overtaken: another one is asked too ([`super::hedging`]).
-//! Where replicas fail, in a sloppy quorum, stand-ins answer from the hints that they keep.
+//! A replica that is slower than it usually is is overtaken: another replica is asked too
+//! ([`super::hedging`]). Where replicas fail, in a sloppy quorum, stand-ins answer from the hints that they
+//! keep. One that keeps nothing of the key knows nothing of it either: its word counts only beside that of
+//! a replica.
 //!
 //! Invariants: a replica counts once its versions are in the result, that is when it has sent them, or
 //! a digest that equals that of another replica's versions; a stand-in counts in the place of its
@@ -68,8 +70,10 @@ enum State {
     Asked {
         attempt: u32,
         want: Want,
-        /// For so long that another one was asked in its place.
+        /// For so long that another one was asked in its place, whoever that is.
         silent: bool,
+        /// For longer than usual, so that another replica was asked too.
+        overtaken: bool,
     },
     Answered,
     Failed {
@@ -122,6 +126,7 @@ impl QuorumRead {
             bytes: 0,
             site,
         };
+        desk.hedging.began();
         read.ask_more(desk, head);
         for at in read.order.iter().skip(usize::from(read.tally.required())) {
             if let Some(place) = read.site.placement.replicas.get(*at) {
@@ -166,12 +171,16 @@ impl QuorumRead {
     /// Looks after replicas that are silent, and those that failed and may be asked again.
     pub(super) fn time_up(&mut self, desk: &mut Desk, head: &mut Head) -> Progress {
         let (now, silence) = (desk.moment(), desk.config.read_silence);
-        let can_overtake = self.slots.iter().any(|slot| slot.state == State::Unasked);
-        for slot in &mut self.slots {
-            let State::Asked { silent, .. } = &mut slot.state else { continue };
+        for at in 0..self.slots.len() {
+            let can_overtake = self.can_overtake(desk);
+            let node = self.node(at).clone();
+            let slot = &mut self.slots[at];
+            let State::Asked { silent, overtaken, .. } = &mut slot.state else { continue };
             *silent |= now >= slot.asked_at + silence;
-            if slot.hedge_at.take_if(|at| *at <= now).is_some() && can_overtake && !*silent {
-                *silent = desk.hedging.spend();
+            if slot.hedge_at.take_if(|at| *at <= now).is_some() {
+                // It counts as late at once: its answer may come when nobody waits for it any more.
+                desk.hedging.measured(&node, as_us(now.since(slot.asked_at)) + 1);
+                *overtaken = can_overtake && !*silent && desk.hedging.spend();
             }
         }
         self.advance(desk, head)
@@ -179,8 +188,8 @@ impl QuorumRead {
 
     /// When it wants to be looked after.
     pub(super) fn due(&self, desk: &Desk) -> Option<Moment> {
-        let short = self.needed() > 0;
-        let can_overtake = self.slots.iter().any(|slot| slot.state == State::Unasked);
+        let short = self.needed(Stage::Rested) > 0;
+        let can_overtake = self.can_overtake(desk);
         let moments = self.slots.iter().filter_map(|slot| match slot.state {
             State::Asked { silent: false, .. } => {
                 let silence = slot.asked_at + desk.config.read_silence;
@@ -190,6 +199,16 @@ impl QuorumRead {
             _ => None,
         });
         moments.min()
+    }
+
+    /// Whether there is a replica left that can be asked beside a slow one.
+    fn can_overtake(&self, desk: &Desk) -> bool {
+        self.order.iter().any(|at| self.is_at(desk, *at, Stage::Fresh))
+    }
+
+    /// Whether a stand-in took part.
+    pub(super) fn has_stand_ins(&self) -> bool {
+        self.slots.iter().any(|slot| slot.stand_in.is_some() && slot.counted)
     }
 
     /// Whether somebody who was asked may still answer.
@@ -232,7 +251,10 @@ impl QuorumRead {
     }
 
     /// What the replicas are to be sent that answered and lacked something, and which these are.
-    pub(super) fn repair(&self) -> Option<(StoreVersions, Vec<NodeId>)> {
+    ///
+    /// A tombstone that is old enough to be forgotten is brought to nobody who holds nothing at all: that may
+    /// be because it has just forgotten it.
+    pub(super) fn repair(&self, desk: &Desk) -> Option<(StoreVersions, Vec<NodeId>)> {
         let mut digests = self.slots.iter().filter_map(|slot| slot.digest);
         let first = digests.next()?;
         if digests.all(|other| other == first) {
@@ -241,8 +263,11 @@ impl QuorumRead {
         let joined = self.joined();
         let digest = joined.digest();
         let replicas = self.site.placement.replicas.iter().zip(&self.slots);
+        let is_forgettable = joined.is_deleted() && self.site.is_past_grace(desk, joined.latest());
         let stale = replicas.filter(|(_, slot)| {
-            slot.state == State::Answered && slot.digest.is_some_and(|own| own != digest)
+            let lacks =
+                |own| own != digest && !(is_forgettable && own == VersionsDigest::default());
+            slot.state == State::Answered && slot.digest.is_some_and(lacks)
         });
         let stale: Vec<_> = stale.map(|(place, _)| place.id.clone()).collect();
         let store = || StoreVersions {
@@ -282,11 +307,13 @@ impl QuorumRead {
         slot.us = head.us(desk);
         slot.state = State::Answered;
         slot.failures = 0;
-        let took = desk.moment().since(slot.asked_at).as_micros();
-        let took = u64::try_from(took).unwrap_or(u64::MAX);
+        let took = as_us(desk.moment().since(slot.asked_at));
+        let was_in_time = slot.hedge_at.is_some();
         if let Some(place) = self.site.placement.replicas.get(at) {
             desk.peers.measured(&place.id, took);
-            desk.hedging.measured(&place.id, took);
+            if was_in_time {
+                desk.hedging.measured(&place.id, took);
+            }
         }
         let slot = &mut self.slots[at];
         match held {
@@ -311,12 +338,17 @@ impl QuorumRead {
 
     /// Counts those whose versions are in the result.
     fn count(&mut self) {
+        let has_replica =
+            self.slots.iter().any(|slot| slot.stand_in.is_none() && slot.state == State::Answered);
         for at in 0..self.slots.len() {
             let slot = &self.slots[at];
             if slot.counted || slot.state != State::Answered {
                 continue;
             }
             let nothing = VersionsDigest::default();
+            if slot.stand_in.is_some() && slot.digest == Some(nothing) && !has_replica {
+                continue;
+            }
             let included = slot.full.is_some()
                 || slot.digest == Some(nothing)
                 || self.slots.iter().any(|s| s.full.is_some() && s.digest == slot.digest);
@@ -360,11 +392,15 @@ impl QuorumRead {
     /// Asks as many replicas as are still needed: first those that were not asked, then those that
     /// failed a while ago.
     fn ask_more(&mut self, desk: &mut Desk, head: &mut Head) {
-        let mut needed = self.needed();
+        let mut needed = self.needed(Stage::Fresh);
         if needed == 0 {
             return;
         }
         for stage in [Stage::Fresh, Stage::StandIns, Stage::Away, Stage::Rested] {
+            if stage == Stage::StandIns {
+                // Who is only slower than usual is made up for by a replica or not at all.
+                needed = needed.min(self.needed(stage));
+            }
             if stage == Stage::StandIns && needed > 0 {
                 needed -= self.ask_stand_ins(desk, head, needed);
             }
@@ -419,10 +455,8 @@ impl QuorumRead {
             if asked == needed || !is_wanted || self.slots.iter().any(stood_for) {
                 continue;
             }
-            let mut next = || self.stand_ins.next(desk, &self.site, owner);
-            let Some(keeper) = std::iter::from_fn(&mut next).find(|keeper| keeper.counts) else {
-                continue;
-            };
+            let mut next = || self.stand_ins.next_counting(desk, &self.site, owner);
+            let Some(keeper) = next() else { continue };
             let stand_in = Some((keeper.place, owner));
             self.slots.push(Slot { stand_in, ..Slot::default() });
             let at = self.slots.len() - 1;
@@ -440,13 +474,16 @@ impl QuorumRead {
         }
     }
 
-    /// How many more have to be asked, if all who were asked and aren't silent answer.
-    fn needed(&self) -> usize {
+    /// How many more have to be asked at a stage, if all who were asked and aren't too slow for it answer.
+    fn needed(&self, stage: Stage) -> usize {
         let missing = self.tally.required().saturating_sub(self.tally.received());
         let hopeful = self.order.iter().filter(|at| match self.slots[**at].state {
-            State::Asked { silent, .. } => !silent,
-            // Its digest waits for somebody's versions.
-            State::Answered => !self.slots[**at].counted,
+            State::Asked { silent, overtaken, .. } => {
+                let is_too_slow = silent || (overtaken && stage == Stage::Fresh);
+                !is_too_slow
+            }
+            // Its digest waits for somebody's versions; a stand-in that has none, for a replica.
+            State::Answered => !self.slots[**at].counted && self.slots[**at].stand_in.is_none(),
             State::Unasked | State::Failed { .. } => false,
         });
         usize::from(missing).saturating_sub(hopeful.count())
@@ -467,9 +504,12 @@ impl QuorumRead {
         let to = self.node(at).clone();
         let attempt = desk.send(head, &to, message);
         let slot = &mut self.slots[at];
-        slot.state = State::Asked { attempt, want, silent: false };
+        slot.state = State::Asked { attempt, want, silent: false, overtaken: false };
         slot.asked_at = desk.moment();
         slot.hedge_at = Some(desk.moment() + desk.hedging.patience(&to));
-        desk.hedging.asked();
     }
+}
+
+fn as_us(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -185,7 +185,11 @@ impl Replication {
             // It may have been written to directly meanwhile; an acknowledgement is good either way.
             Ok(stored) => return self.stored(desk, head, at, stored),
             Err(_) if !is_relayed => {}
-            Err(RelayFailure::Refused(refusal)) => return self.refused(desk, head, at, refusal),
+            Err(RelayFailure::Refused(refusal)) => {
+                let progress = self.refused(desk, head, at, refusal);
+                self.hint(desk, head);
+                return progress;
+            }
             Err(RelayFailure::Busy) => self.failed(desk, head, at, ReplicaOutcome::Refused, true),
             // This node may reach it, or be luckier.
             Err(RelayFailure::Unreachable) => {

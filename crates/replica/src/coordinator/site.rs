@@ -8,6 +8,7 @@ use anello_protocol::{
     id::{Datacenter, Epoch, KeyspaceName},
     key::{DataKey, Key},
     message::client::{Place, RequestError},
+    time::HybridTime,
     version::ConflictRule,
 };
 use anello_ring::view::{Placement, View};
@@ -85,6 +86,15 @@ impl Site {
         self.is_sloppy() && self.is_abandoned(desk) && is_stand_in()
     }
 
+    /// Whether a tombstone of that time is old enough to be forgotten.
+    pub(super) fn is_past_grace(&self, desk: &Desk, time: HybridTime) -> bool {
+        let keyspace = self.view.keyspace_of(self.key.keyspace);
+        keyspace.is_some_and(|keyspace| {
+            let grace_ms = keyspace.config.tombstone_grace_s.saturating_mul(1000);
+            time.wall_ms().saturating_add(grace_ms) <= desk.now.wall_ms
+        })
+    }
+
     /// Whether a stand-in counts in the place of the replica `owner`: a level that asks for replicas of
     /// one datacenter is met by nodes of that datacenter only.
     pub(super) fn counts_for(&self, owner: usize, stand_in: &Place) -> bool {
@@ -114,11 +124,12 @@ impl Site {
         for (at, place) in self.placement.replicas.iter().enumerate() {
             let is_away = place.id != desk.node && !desk.peers.is_reachable(&place.id);
             let is_stood_in_for = |stand_ins: &mut StandIns| {
-                self.is_sloppy()
-                    && std::iter::from_fn(|| stand_ins.next(desk, self, at))
-                        .any(|keeper| keeper.counts)
+                self.is_sloppy() && stand_ins.next_counting(desk, self, at).is_some()
             };
-            if is_away && !is_stood_in_for(&mut stand_ins) {
+            if is_away
+                && self.requirement.counts(&place.datacenter)
+                && !is_stood_in_for(&mut stand_ins)
+            {
                 tally.add_result(&place.datacenter, TallyResult::Failure);
             }
         }

@@ -26,6 +26,16 @@ pub(super) struct Keeper {
 impl StandIns {
     /// The next stand-in for the replica at a place, if there is one that can be reached.
     pub(super) fn next(&mut self, desk: &Desk, site: &Site, owner: usize) -> Option<Keeper> {
+        self.next_of(desk, site, owner, |_| true)
+    }
+
+    fn next_of(
+        &mut self,
+        desk: &Desk,
+        site: &Site,
+        owner: usize,
+        is_wanted: impl Fn(&usize) -> bool,
+    ) -> Option<Keeper> {
         let placement = &site.placement;
         let home = &placement.replicas[owner].datacenter;
         let is_free = |at: &usize| {
@@ -33,11 +43,22 @@ impl StandIns {
             let is_there = place.id == desk.node || desk.peers.is_reachable(&place.id);
             is_there && !self.taken.contains(at)
         };
-        let free = (0..placement.stand_ins.len()).filter(is_free);
+        let free = (0..placement.stand_ins.len()).filter(is_free).filter(is_wanted);
         let at = free.min_by_key(|at| (placement.stand_ins[*at].datacenter != *home, *at))?;
         self.taken.push(at);
         let place = placement.stand_ins[at].clone();
         Some(Keeper { counts: site.counts_for(owner, &place), place })
+    }
+
+    /// The next stand-in that counts in the place of that replica.
+    pub(super) fn next_counting(
+        &mut self,
+        desk: &Desk,
+        site: &Site,
+        owner: usize,
+    ) -> Option<Keeper> {
+        let counts = |at: &usize| site.counts_for(owner, &site.placement.stand_ins[*at]);
+        self.next_of(desk, site, owner, counts)
     }
 
     /// A stand-in that is taken already.

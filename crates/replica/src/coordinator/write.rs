@@ -276,20 +276,28 @@ impl WriteRequest {
                 let phase = std::mem::replace(&mut self.phase, Phase::Over);
                 let Phase::Reading(read) = phase else { return };
                 let receipt = self.write.options.explain.then(|| read.receipt(desk, &self.head));
-                self.delete(desk, read.into_result(), receipt);
+                let is_certain = !read.has_stand_ins();
+                self.delete(desk, read.into_result(), is_certain, receipt);
             }
         }
     }
 
-    /// Writes a tombstone over what a quorum shows.
-    fn delete(&mut self, desk: &mut Desk, shown: Versions, receipt: Option<Receipt>) {
+    /// Writes a tombstone over what a quorum shows; `is_certain` if that is one of replicas only.
+    fn delete(
+        &mut self,
+        desk: &mut Desk,
+        shown: Versions,
+        is_certain: bool,
+        receipt: Option<Receipt>,
+    ) {
         let site = match self.site(desk) {
             Ok(site) => site,
             Err(error) => return self.fail(desk, error),
         };
-        if shown.is_empty() && !self.write.is_named {
+        if shown.is_empty() && is_certain && !self.write.is_named {
             // A tombstone over nothing would only be a sibling to whoever writes at the same time. But it
-            // alone remembers the write, and whoever named it may send it again after such a one.
+            // alone remembers the write, and whoever named it may send it again after such a one; and where
+            // stand-ins took part, replicas that are away may hold something.
             return self.succeed(desk, &site, &Context::new(), receipt);
         }
         if shown.knows(self.write.write_id) {
@@ -344,7 +352,10 @@ impl WriteRequest {
     /// The own vnode can't, but those of the other replicas may.
     fn mint_elsewhere(&mut self, desk: &mut Desk, refusal: Refusal) {
         let Phase::Minting(Minting { site, .. }) = &self.phase else { return };
-        let others = others_of(desk, site);
+        let mut others = others_of(desk, site);
+        if site.is_abandoned(desk) {
+            others.splice(..0, stand_ins_of(desk, site));
+        }
         match refusal {
             // Whoever handed it over asks the next, and tells the client this if none has room.
             Refusal::DiskFull if self.is_forwarded || others.is_empty() => {

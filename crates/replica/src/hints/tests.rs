@@ -32,6 +32,7 @@ use super::{
     Incoming, Input, MemoryShelf, Outgoing, Reply, Request, Token,
     store::{HintChange, HintShelf},
 };
+use crate::store::NotTaken;
 
 /// The node under test, which stands in for the others.
 fn own() -> NodeId {
@@ -231,8 +232,10 @@ impl World {
                 Effect::Load(..) | Effect::Page { .. } => self.reads.push_back(effect),
                 // A shelf without room says so before the next commit is offered.
                 Effect::Commit(number, _) if std::mem::take(&mut self.is_full) => {
-                    self.machine
-                        .handle(self.now, Input::Committed(number, CommitOutcome::NotTaken));
+                    self.machine.handle(
+                        self.now,
+                        Input::Committed(number, CommitOutcome::NotTaken(NotTaken::Busy)),
+                    );
                 }
                 Effect::Commit(number, change) => self.commits.push_back((number, change)),
                 Effect::Send { call, to, message, .. } => {

@@ -6,8 +6,8 @@ use anello_gossip::To;
 use anello_protocol::time::Now;
 use anello_replica::coordinator::CallFailure;
 
-use super::{Event, Fault, Fleet, Moment, NodeInput, Out, Phase, WALL_START_MS};
-use crate::{node::SyncOutcome, wire::Frame};
+use super::{Event, Fleet, Moment, NodeInput, Out, Phase, WALL_START_MS};
+use crate::{disk::Fresh, node::SyncOutcome, wire::Frame};
 
 impl Fleet {
     pub(super) fn now_at(&self, node: usize) -> Now {
@@ -30,11 +30,15 @@ impl Fleet {
         slot.life += 1;
         self.history.note(now.moment, format_args!("start n{node}"));
         let mut out = Vec::new();
-        self.slots[node].node.start(now, &mut out);
+        let started = self.slots[node].node.start(now, &mut out);
+        if let Err(why) = &started {
+            self.history.note(now.moment, format_args!("n{node} refuses to start: {why}"));
+        }
+        self.slots[node].is_unserviceable = started.err();
         self.perform(node, out);
     }
 
-    fn crash(&mut self, node: usize) {
+    pub(super) fn crash(&mut self, node: usize) {
         if !self.slots[node].node.is_running() {
             return;
         }
@@ -60,7 +64,7 @@ impl Fleet {
         }
     }
 
-    fn local_after(&mut self, node: usize, after: Duration, input: NodeInput) {
+    pub(super) fn local_after(&mut self, node: usize, after: Duration, input: NodeInput) {
         let life = self.slots[node].life;
         self.schedule.after(after, Event::Local { node, life, input });
     }
@@ -118,9 +122,25 @@ impl Fleet {
                     self.schedule.at(at, Event::Local { node, life, input });
                 }
                 Out::Load(partition, key) => {
-                    let most = if self.slots[node].is_disk_slow { 80_000 } else { 500 };
-                    let after = Duration::from_micros(self.rng.within(0..most));
+                    let after = self.read_takes(node);
                     self.local_after(node, after, NodeInput::Loaded(partition, key));
+                }
+                Out::LoadHint(owner, key) => {
+                    let after = self.read_takes(node);
+                    self.local_after(node, after, NodeInput::HintLoaded(owner, key));
+                }
+                Out::PageHints { page, owner, from, count, bytes } => {
+                    let after = self.read_takes(node);
+                    let input = NodeInput::HintsPaged { page, owner, from, count, bytes };
+                    self.local_after(node, after, input);
+                }
+                Out::Look(ticket, look) => {
+                    let after = self.read_takes(node);
+                    self.local_after(node, after, NodeInput::Looked(ticket, look));
+                }
+                Out::List(list) => {
+                    let after = self.read_takes(node);
+                    self.local_after(node, after, NodeInput::Listed(list));
                 }
                 Out::Sync => {
                     let us =
@@ -133,18 +153,12 @@ impl Fleet {
                     };
                     self.local_after(node, after, NodeInput::Synced(outcome));
                 }
-                Out::Durable((key, version)) => {
-                    let now = self.schedule.now();
-                    let id = self.slots[node].node.id().clone();
-                    self.history.note(
-                        now,
-                        format_args!(
-                            "n{node} keeps {:?} {:?} as {:?} past {:?} time {:?}",
-                            key.key, version.write_id, version.dot, version.past, version.time
-                        ),
-                    );
-                    self.model.durable(&id, &key, &version, now);
+                Out::Durable(fresh) => self.durable(node, fresh),
+                Out::Repair(what) => {
+                    self.counters.repairs += 1;
+                    self.last_repair = Some((self.schedule.now(), format!("by n{node}: {what}")));
                 }
+                Out::Quarantined(is_on) => self.counters.quarantines += u64::from(is_on),
                 Out::Agreed(state) => {
                     let known =
                         self.states.entry(state.epoch).or_insert_with(|| Arc::clone(&state));
@@ -169,6 +183,38 @@ impl Fleet {
         }
     }
 
+    fn durable(&mut self, node: usize, fresh: Fresh) {
+        let now = self.schedule.now();
+        let id = self.slots[node].node.id().clone();
+        let (key, version, place) = match fresh {
+            Fresh::Version(key, version) => (key, version, String::new()),
+            Fresh::Hint(owner, key, version) => {
+                self.counters.hints += 1;
+                (key, version, format!(" for {owner}"))
+            }
+            Fresh::Purged(key, held) => {
+                self.counters.purges += 1;
+                let dots: Vec<_> = held.iter().map(|version| version.dot).collect();
+                self.history.note(now, format_args!("n{node} forgets {:?}: {dots:?}", key.key));
+                let wall_ms = WALL_START_MS as u64 + now.0 / 1000;
+                return self.model.purged(&id, &key, &held, (now, wall_ms));
+            }
+        };
+        self.history.note(
+            now,
+            format_args!(
+                "n{node} keeps{place} {:?} {:?} as {:?} past {:?} time {:?}",
+                key.key, version.write_id, version.dot, version.past, version.time
+            ),
+        );
+        self.model.durable(&id, &key, &version, now);
+    }
+
+    fn read_takes(&mut self, node: usize) -> Duration {
+        let most = if self.slots[node].is_disk_slow { 80_000 } else { 500 };
+        Duration::from_micros(self.rng.within(0..most))
+    }
+
     fn send(&mut self, from: usize, to: &To, frame: &Frame) {
         let found = match to {
             To::Node(id) => self.slots.iter().position(|slot| slot.node.id() == id),
@@ -189,97 +235,6 @@ impl Fleet {
                 delay += Duration::from_millis(self.rng.within(0..15_000));
             }
             self.schedule.after(delay, Event::Deliver { from, to, bytes: Arc::clone(&bytes) });
-        }
-    }
-
-    pub(super) fn fault(&mut self) {
-        let pause = self.plan.pause();
-        self.schedule.after(pause, Event::Fault);
-        let is_on = self.phase == Phase::Working
-            || (self.phase == Phase::Forming && self.is_faulty_from_start);
-        if !is_on {
-            return;
-        }
-        let Some(fault) = self.plan.draw() else { return };
-        self.counters.faults += 1;
-        let now = self.schedule.now();
-        self.history.note(now, format_args!("fault {fault:?}"));
-        match fault {
-            Fault::Cut { some, others, is_one_way } => {
-                for one in &some {
-                    for other in &others {
-                        let one = self.slots[*one].node.id().clone();
-                        let other = self.slots[*other].node.id().clone();
-                        self.network.cut(&one, &other);
-                        if !is_one_way {
-                            self.network.cut(&other, &one);
-                        }
-                    }
-                }
-            }
-            Fault::Heal => self.network.heal(),
-            Fault::Crash(nodes) => {
-                for (node, away) in nodes {
-                    self.crash(node);
-                    self.start_after(node, away);
-                }
-            }
-            Fault::Clock(node, skew_ms) => self.slots[node].skew_ms = skew_ms,
-            Fault::Pause(node, length) => self.slots[node].paused_until = now + length,
-            Fault::Starve(node, length) => {
-                self.slots[node].starved_until = now + length;
-                if self.slots[node].core_at < now {
-                    self.starve(node);
-                }
-            }
-            Fault::LateGossip(node, length) => {
-                self.slots[node].gossip_late_until = now + length;
-            }
-            Fault::SlowDisk(node, is_slow) => self.slots[node].is_disk_slow = is_slow,
-            Fault::DiskFails(node, is_kept) => self.slots[node].disk_fails = Some(is_kept),
-            Fault::FullStore(node, is_full) => self.slots[node].node.disk.is_full = is_full,
-            Fault::UnreadableVnodes(node, is_unreadable) => {
-                self.slots[node].node.disk.is_unreadable = is_unreadable;
-            }
-            Fault::Alarms(node) => {
-                self.local_after(node, Duration::ZERO, NodeInput::CoordinatorAlarm);
-                self.local_after(node, Duration::ZERO, NodeInput::GossipAlarm);
-            }
-        }
-    }
-
-    /// A starved node had a core for a moment, and waits for the next one.
-    pub(super) fn starve(&mut self, node: usize) {
-        let now = self.schedule.now();
-        if self.slots[node].starved_until <= now {
-            return;
-        }
-        let wait = Duration::from_millis(self.rng.within(50..800));
-        let slot = &mut self.slots[node];
-        slot.paused_until = slot.paused_until.max(now + wait);
-        slot.core_at = now + wait + Duration::from_millis(1);
-        self.schedule.at(slot.core_at, Event::Core(node));
-    }
-
-    /// Mends everything, and switches everybody on.
-    pub(super) fn mend(&mut self) {
-        self.network.heal();
-        for node in 0..self.slots.len() {
-            let slot = &mut self.slots[node];
-            slot.is_disk_slow = false;
-            slot.starved_until = Moment::default();
-            slot.gossip_late_until = Moment::default();
-            slot.disk_fails = None;
-            slot.node.disk.is_full = false;
-            slot.node.disk.is_unreadable = false;
-            if slot.node.lacks_vnodes() {
-                // Who reads the log restarts it.
-                self.crash(node);
-            }
-            let slot = &self.slots[node];
-            if !slot.node.is_running() {
-                self.start_after(node, Duration::from_millis(10));
-            }
         }
     }
 }

@@ -5,15 +5,17 @@ use std::{
     sync::Arc,
 };
 
+use anello_antientropy::{Input as TreeInput, purge, quarantine};
 use anello_gossip::{Effect as GossipEffect, Input as GossipInput, MembershipEvent};
 use anello_protocol::{id::PartitionId, time::Now};
 use anello_replica::{
     coordinator::Input as CoordinatorInput,
+    hints::Input as HintInput,
     replica::{Input as ReplicaInput, Replica},
 };
 use anello_ring::view::View;
 
-use super::{Inner, Node, NodeInput, Out};
+use super::{Freezer, Inner, Machine, Node, NodeInput, Out};
 use crate::{disk::DiskWrite, wire::Frame};
 
 impl Node {
@@ -39,14 +41,13 @@ impl Node {
                 }
                 GossipEffect::Freeze { ticket } => {
                     running.is_frozen = true;
-                    let partitions: BTreeSet<_> = running.replicas.keys().copied().collect();
-                    if partitions.is_empty() {
-                        out.push(Out::At(now.moment, NodeInput::Inspected(ticket)));
-                    }
-                    for partition in &partitions {
+                    let mut waits_for = BTreeSet::from([Freezer::Hints]);
+                    queue.push_back(Inner::Hints(HintInput::Freeze));
+                    for partition in running.replicas.keys() {
+                        waits_for.insert(Freezer::Vnode(*partition));
                         queue.push_back(Inner::Replica(*partition, ReplicaInput::Freeze));
                     }
-                    running.freezing.push((ticket, partitions));
+                    running.freezing.push((ticket, waits_for));
                 }
                 GossipEffect::Thaw => {
                     running.is_frozen = false;
@@ -54,9 +55,12 @@ impl Node {
                     for partition in running.replicas.keys() {
                         queue.push_back(Inner::Replica(*partition, ReplicaInput::Thaw));
                     }
+                    queue.push_back(Inner::Hints(HintInput::Thaw));
                 }
                 GossipEffect::Answer { token, result } => out.push(Out::Altered(token, result)),
-                GossipEffect::WakeAt(at) => out.push(Out::At(at, NodeInput::GossipAlarm)),
+                GossipEffect::WakeAt(at) => {
+                    out.push(Out::At(at, NodeInput::Alarm(Machine::Gossip)))
+                }
                 GossipEffect::Event(event) => self.event(event, queue, out),
                 GossipEffect::Note(line) => out.push(Out::Note(format!("{}: {line}", self.id()))),
             }
@@ -88,8 +92,37 @@ impl Node {
                     running.reached.remove(&node);
                     running.unreachable.insert(node.clone());
                 }
-                let input = CoordinatorInput::ReachabilityChanged { node, reachable };
-                queue.push_back(Inner::Coordinator(input));
+                let to = || (node.clone(), reachable);
+                queue.extend([
+                    {
+                        let (node, reachable) = to();
+                        let input = CoordinatorInput::ReachabilityChanged { node, reachable };
+                        Inner::Coordinator(input)
+                    },
+                    {
+                        let (node, reachable) = to();
+                        Inner::Hints(HintInput::ReachabilityChanged { node, reachable })
+                    },
+                    {
+                        let (node, reachable) = to();
+                        Inner::Trees(TreeInput::ReachabilityChanged { node, reachable })
+                    },
+                    {
+                        let (node, reachable) = to();
+                        Inner::Purger(purge::Input::ReachabilityChanged { node, reachable })
+                    },
+                    {
+                        let (node, reachable) = to();
+                        Inner::Quarantine(quarantine::Input::ReachabilityChanged {
+                            node,
+                            reachable,
+                        })
+                    },
+                ]);
+            }
+            MembershipEvent::LostDisk => {
+                self.disk.push(DiskWrite::Lost);
+                queue.push_back(Inner::Quarantine(quarantine::Input::Lost));
             }
             MembershipEvent::Ready => running.is_ready = true,
             MembershipEvent::NotReady(_) => running.is_ready = false,
@@ -112,7 +145,7 @@ impl Node {
             .collect();
         for partition in held {
             let (disk, rng) = (&self.disk, &mut self.rng);
-            let config = &self.replica_config;
+            let config = &self.settings.replica;
             if running.replicas.contains_key(&partition) {
                 continue;
             }
@@ -128,12 +161,37 @@ impl Node {
             let replica =
                 Replica::new(me.clone(), partition, config.clone(), rng.draw(), remembered);
             running.replicas.insert(partition, replica);
+            if running.quarantine.is_on() {
+                let input = ReplicaInput::Quarantined(true);
+                queue.push_back(Inner::Replica(partition, input));
+            }
         }
         for partition in running.replicas.keys() {
             let input = ReplicaInput::ClusterChanged(Arc::clone(&view));
             queue.push_back(Inner::Replica(*partition, input));
         }
-        queue.push_back(Inner::Coordinator(CoordinatorInput::ClusterChanged(Arc::clone(&view))));
+        let quarantined = match running.quarantine.is_on() {
+            true => running.replicas.keys().copied().collect(),
+            false => BTreeSet::new(),
+        };
+        queue.extend([
+            Inner::Trees(TreeInput::ClusterChanged(Arc::clone(&view))),
+            Inner::Trees(TreeInput::Quarantined(quarantined)),
+            Inner::Quarantine(quarantine::Input::ClusterChanged(Arc::clone(&view))),
+            Inner::Hints(HintInput::ClusterChanged(Arc::clone(&view))),
+            Inner::Purger(purge::Input::ClusterChanged(Arc::clone(&view))),
+            Inner::Coordinator(CoordinatorInput::ClusterChanged(Arc::clone(&view))),
+        ]);
         running.view = Some(view);
+    }
+
+    /// A machine's writes have ended since the freeze.
+    pub(super) fn quiet(&mut self, now: Now, freezer: Freezer, out: &mut Vec<Out>) {
+        let Some(running) = &mut self.running else { return };
+        for (ticket, waits_for) in &mut running.freezing {
+            if waits_for.remove(&freezer) && waits_for.is_empty() {
+                out.push(Out::At(now.moment, NodeInput::Inspected(*ticket)));
+            }
+        }
     }
 }

@@ -2,24 +2,16 @@
 
 use std::collections::VecDeque;
 
-use anello_gossip::To;
-use anello_protocol::{
-    id::{NodeId, PartitionId},
-    time::Now,
-};
+use anello_protocol::{id::PartitionId, time::Now};
 use anello_replica::{
-    coordinator::{Incoming, Input as CoordinatorInput},
     replica::{
         CommitOutcome, Effect as ReplicaEffect, Input as ReplicaInput, Reply as ReplicaReply,
     },
     store::NotTaken,
 };
 
-use super::{Inner, Node, NodeInput, Out, ReplicaAsker};
-use crate::{
-    disk::DiskWrite,
-    wire::{AnswerFrame, Frame},
-};
+use super::{Freezer, Inner, Node, Out};
+use crate::{disk::DiskWrite, wire::AnswerFrame};
 
 impl Node {
     pub(super) fn replicate(
@@ -34,11 +26,14 @@ impl Node {
         let Some(running) = &mut self.running else { return };
         let Some(replica) = running.replicas.get_mut(&partition) else { return };
         replica.handle(now, input);
-        if replica.waiting() > self.replica_config.requests_max {
+        if replica.waiting() > self.settings.replica.requests_max {
             let what = format!("{me}: {} requests wait at {partition}", replica.waiting());
             out.push(Out::Broke("H: everything is bounded", what));
         }
-        while let Some(effect) = replica.next_effect() {
+        loop {
+            let Some(running) = &mut self.running else { return };
+            let Some(replica) = running.replicas.get_mut(&partition) else { return };
+            let Some(effect) = replica.next_effect() else { return };
             match effect {
                 ReplicaEffect::Load(key) => out.push(Out::Load(partition, key)),
                 ReplicaEffect::Commit(number, commit) => {
@@ -49,60 +44,22 @@ impl Node {
                         self.disk.push(DiskWrite::Commit(number, commit));
                     }
                 }
-                ReplicaEffect::Quiet => {
-                    for (ticket, waiting) in &mut running.freezing {
-                        if waiting.remove(&partition) && waiting.is_empty() {
-                            out.push(Out::At(now.moment, NodeInput::Inspected(*ticket)));
-                        }
-                    }
-                }
+                ReplicaEffect::Quiet => self.quiet(now, Freezer::Vnode(partition), out),
                 ReplicaEffect::Reply(token, reply) => {
-                    let Some(asker) = running.asked_of_replicas.remove(&token) else {
-                        let what = format!("{me}: {token:?} was answered twice");
-                        out.push(Out::Broke("H: each request is answered once", what));
-                        continue;
-                    };
-                    queue.extend(answered(&me, asker, reply, out));
+                    let Some(asker) = self.asker_of(token.0, out) else { continue };
+                    queue.extend(self.answer(asker, frame_of(reply), out));
                 }
             }
         }
     }
 }
 
-/// Brings a vnode's answer to whoever asked.
-pub(super) fn answered(
-    me: &NodeId,
-    asker: ReplicaAsker,
-    reply: ReplicaReply,
-    out: &mut Vec<Out>,
-) -> Option<Inner> {
-    match (asker, reply) {
-        (_, ReplicaReply::Purge(_)) => {
-            let what = format!("{me}: a purge that nobody asked for");
-            out.push(Out::Broke("nobody purges", what));
-        }
-        (ReplicaAsker::Own(call), reply) => {
-            let outcome = Ok(match reply {
-                ReplicaReply::Read(held) => Incoming::Read(held),
-                ReplicaReply::Store(stored) => Incoming::Stored(stored),
-                ReplicaReply::Mint(minted) => Incoming::Minted(minted),
-                ReplicaReply::Purge(_) => return None,
-            });
-            let from = me.clone();
-            return Some(Inner::Coordinator(CoordinatorInput::Answered { call, from, outcome }));
-        }
-        (ReplicaAsker::Node(to, call), ReplicaReply::Read(held)) => {
-            let frame = Frame::Answer(call, AnswerFrame::Read(held));
-            out.push(Out::Send(To::Node(to), frame));
-        }
-        (ReplicaAsker::Node(to, call), ReplicaReply::Store(stored)) => {
-            let frame = Frame::Answer(call, AnswerFrame::Stored(stored));
-            out.push(Out::Send(To::Node(to), frame));
-        }
-        (ReplicaAsker::Node(..), ReplicaReply::Mint(_)) => {
-            let what = format!("{me}: a dot was asked for over the network");
-            out.push(Out::Broke("a vnode issues dots for its own node only", what));
-        }
+/// A vnode's answer as it travels.
+pub(super) fn frame_of(reply: ReplicaReply) -> AnswerFrame {
+    match reply {
+        ReplicaReply::Read(held) => AnswerFrame::Read(held),
+        ReplicaReply::Store(stored) => AnswerFrame::Stored(stored),
+        ReplicaReply::Mint(minted) => AnswerFrame::Minted(minted),
+        ReplicaReply::Purge(purged) => AnswerFrame::Purged(purged),
     }
-    None
 }

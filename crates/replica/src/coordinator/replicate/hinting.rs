@@ -11,17 +11,21 @@ use anello_protocol::{
     message::{
         client::{ReplicaOutcome, ReplicaReceipt, Role},
         hint::StoreHint,
+        replica::Refusal,
     },
     time::Moment,
 };
 
 use super::{Progress, Replication, State};
 use crate::coordinator::{
-    desk::{Desk, Head},
+    desk::{Desk, Head, earliest},
     events::{CallFailure, Incoming, Outgoing},
-    receipt::outcome_of_failure,
+    receipt::{outcome_of_failure, passes},
     stand_ins::{Keeper, StandIns},
 };
+
+/// How patient one is with a keeper that refuses for a reason that passes: as after so many failures.
+const REST: u32 = 3;
 
 /// The hints of one write.
 #[derive(Debug, Default)]
@@ -44,13 +48,18 @@ struct Keeping {
 enum KeepingState {
     Asked(u32),
     Keeps,
+    /// It refuses for a reason that passes, and is asked again then.
+    Rests(Moment),
     Failed(ReplicaOutcome),
 }
 
 impl Hinting {
     /// Whether somebody who was asked may still answer.
     pub(super) fn is_under_way(&self) -> bool {
-        self.kept.iter().any(|keeping| matches!(keeping.state, KeepingState::Asked(_)))
+        let is_open = |keeping: &Keeping| {
+            matches!(keeping.state, KeepingState::Asked(_) | KeepingState::Rests(_))
+        };
+        self.kept.iter().any(is_open)
     }
 
     /// The same of those only who count.
@@ -65,6 +74,7 @@ impl Hinting {
             let (outcome, us) = match keeping.state {
                 KeepingState::Asked(_) => (ReplicaOutcome::Timeout, head.us(desk)),
                 KeepingState::Keeps => (ReplicaOutcome::Answered, keeping.us),
+                KeepingState::Rests(_) => (ReplicaOutcome::Refused, keeping.us),
                 KeepingState::Failed(outcome) => (outcome, keeping.us),
             };
             let place = keeping.keeper.place.clone();
@@ -106,9 +116,29 @@ impl Replication {
 
     /// Has hints kept for the replicas that need one.
     pub(super) fn hint(&mut self, desk: &mut Desk, head: &mut Head) {
-        for owner in 0..self.slots.len() {
-            if self.needs_hint(desk, owner) && !self.hinting.covers(owner) {
-                self.keep_hint(desk, head, owner);
+        self.ask_the_rested(desk, head);
+        // First those whose stand-ins count: else the others would use them up.
+        for counts in [true, false] {
+            for owner in 0..self.slots.len() {
+                let datacenter = &self.plan.site.placement.replicas[owner].datacenter;
+                if self.plan.site.requirement.counts(datacenter) == counts
+                    && self.needs_hint(desk, owner)
+                    && !self.hinting.covers(owner)
+                {
+                    self.keep_hint(desk, head, owner);
+                }
+            }
+        }
+    }
+
+    fn ask_the_rested(&mut self, desk: &mut Desk, head: &mut Head) {
+        for at in 0..self.hinting.kept.len() {
+            let Keeping { owner, keeper, state, .. } = &self.hinting.kept[at];
+            if matches!(state, KeepingState::Rests(until) if *until <= desk.moment()) {
+                let (owner, to) = (*owner, keeper.place.id.clone());
+                let hint = self.hint_for(owner);
+                let attempt = desk.send(head, &to, Outgoing::Hint(hint));
+                self.hinting.kept[at].state = KeepingState::Asked(attempt);
             }
         }
     }
@@ -123,7 +153,11 @@ impl Replication {
             // One that has passed was heeded as far as it could be.
             (at > desk.moment()).then_some(at)
         });
-        due.min()
+        let rests = self.hinting.kept.iter().filter_map(|keeping| match keeping.state {
+            KeepingState::Rests(until) => Some(until),
+            _ => None,
+        });
+        earliest(due.min(), rests.min())
     }
 
     /// Takes the answer of somebody who was asked to keep a hint.
@@ -138,6 +172,15 @@ impl Replication {
         let Some(at) = self.hinting.kept.iter().position(asked) else { return Progress::Going };
         let (state, lost_to) = match outcome {
             Ok(Incoming::Stored(Ok(stored))) => (KeepingState::Keeps, stored.lost_to),
+            Ok(Incoming::Stored(Err(Refusal::StaleEpoch(newer)))) => {
+                self.hinting.kept[at].state = KeepingState::Failed(ReplicaOutcome::Refused);
+                return Progress::Stale(newer);
+            }
+            Ok(Incoming::Stored(Err(refusal)))
+                if passes(&refusal) && refusal != Refusal::NotOwner =>
+            {
+                (KeepingState::Rests(desk.retry_at(head, REST)), None)
+            }
             Ok(_) => (KeepingState::Failed(ReplicaOutcome::Refused), None),
             Err(failure) => (KeepingState::Failed(outcome_of_failure(failure)), None),
         };
@@ -179,13 +222,18 @@ impl Replication {
     }
 
     fn keep_hint(&mut self, desk: &mut Desk, head: &mut Head, owner: usize) {
-        let Hinting { stand_ins, kept } = &mut self.hinting;
+        let stand_ins = &mut self.hinting.stand_ins;
         let Some(keeper) = stand_ins.next_keeper(desk, &self.plan.site, owner) else { return };
-        let message = StoreHint {
-            owner: self.plan.site.placement.replicas[owner].id.clone(),
-            store: self.plan.message(),
-        };
+        let message = self.hint_for(owner);
+        let Hinting { kept, .. } = &mut self.hinting;
         let attempt = desk.send(head, &keeper.place.id, Outgoing::Hint(message));
         kept.push(Keeping { owner, keeper, state: KeepingState::Asked(attempt), us: 0 });
+    }
+
+    fn hint_for(&self, owner: usize) -> StoreHint {
+        StoreHint {
+            owner: self.plan.site.placement.replicas[owner].id.clone(),
+            store: self.plan.message(),
+        }
     }
 }

@@ -536,7 +536,7 @@ proptest! {
             let lived = fleet.nodes[operation.at].life == operation.life;
             prop_assert!(!lived || operation.answered.is_some());
             let Some((answered, result)) = &operation.answered else { continue };
-            prop_assert!(answered - operation.began <= 2_001_000, "in time");
+            prop_assert!(answered - operation.began <= 2_001_000, "in time: {} {:?}", answered - operation.began, operation.answered);
             let Some(write_id) = operation.write else { continue };
             match result {
                 // A: every quorum read shows it, or something that follows it.
