@@ -117,7 +117,7 @@ impl Answering {
             }
             (question, _) => refused(question, Refusal::Busy),
         };
-        desk.pay(answer_weight(&reply), true);
+        desk.pay(answer_weight(&reply));
         desk.reply(token, reply);
         compared
     }

@@ -182,7 +182,7 @@ impl Desk {
 
     pub(crate) fn send(&mut self, owner: Owner, to: &NodeId, message: Outgoing) -> Ticket {
         if *to != self.node {
-            self.pay(weight(&message), true);
+            self.pay(weight(&message));
         }
         let ticket = self.ticket(owner);
         let deadline = self.now.moment + CALL_TIME;
@@ -190,12 +190,10 @@ impl Desk {
         ticket
     }
 
-    /// Counts bytes that this node sends, or has others send to it.
-    pub(crate) fn pay(&mut self, bytes: usize, is_sent: bool) {
+    /// Counts bytes that this node sends, or has others send to it: they don't know what for.
+    pub(crate) fn pay(&mut self, bytes: usize) {
         self.budget.take(self.now.moment, bytes);
-        if is_sent {
-            self.counts.bytes_sent += bytes as u64;
-        }
+        self.counts.bytes_sent += bytes as u64;
     }
 
     pub(crate) fn look(&mut self, owner: Owner, look: Look) -> Ticket {

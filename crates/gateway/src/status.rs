@@ -81,7 +81,7 @@ struct AntiEntropyBody {
     keys_repaired: u64,
     /// Those that were sent.
     keys_sent: u64,
-    /// Bytes that were sent for it.
+    /// Bytes that were sent for it, by this node or to it at its request.
     bytes_sent: u64,
     /// Digests that were compared.
     hashes_compared: u64,

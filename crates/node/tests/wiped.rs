@@ -1,5 +1,6 @@
 //! A node whose disk was lost comes back under its id with an empty directory: it is the member that it
-//! was, with new incarnations, and votes only once it has recalled its vote.
+//! was, with new incarnations, and votes only once it has recalled its vote. Until it is filled again it
+//! serves nothing and says why.
 
 mod fleet;
 
@@ -37,6 +38,14 @@ fn has_keyspace(fleet: &Fleet, node: usize, name: &str) -> bool {
     http::get(fleet.nodes[node].http, &path).is_ok_and(|answer| answer.status == 200)
 }
 
+fn empty(fleet: &Fleet, node: usize) {
+    let dir = fleet.data_dir(THREE[node].id);
+    for entry in fs::read_dir(&dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.expect("gone");
+    }
+}
+
 /// It is the first seed, which founds clusters.
 #[test]
 fn a_node_with_an_emptied_directory_is_the_member_that_it_was() {
@@ -49,11 +58,7 @@ fn a_node_with_an_emptied_directory_is_the_member_that_it_was() {
     let before = epoch(&fleet, 1);
     let lost = 0;
     fleet.nodes[lost].kill();
-    let dir = fleet.data_dir(THREE[lost].id);
-    for entry in fs::read_dir(&dir).expect("a directory") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.expect("gone");
-    }
+    empty(&fleet, lost);
     fleet.nodes[lost].start();
     fleet.nodes[lost].wait_ready(BACK);
     assert_eq!(epoch(&fleet, lost), before, "no vote was needed to take it back");
@@ -85,5 +90,86 @@ fn a_node_with_an_emptied_directory_is_the_member_that_it_was() {
         let one = [("Anello-Consistency", "quorum")];
         let get = http::request(fleet.nodes[lost].http, "GET", &path, &one, b"");
         assert_eq!(get.expect("answered").status, 200, "new-{number}");
+    }
+}
+
+/// What a read of a key says, if it says anything.
+fn read(fleet: &Fleet, node: usize, number: usize, headers: &[(&str, &str)]) -> Option<String> {
+    let get =
+        http::request(fleet.nodes[node].http, "GET", &format!("/kv/key-{number}"), headers, b"");
+    let get = get.ok().filter(|get| get.status < 500)?;
+    // What is not one value is no less an answer.
+    Some(get.json()["value"].as_str().map_or_else(|| get.text(), str::to_owned))
+}
+
+/// One replica was down while a write was acknowledged, and one of the two that have it loses its disk: a
+/// quorum of these two would know nothing of it.
+#[test]
+fn a_node_without_its_data_serves_nothing_until_it_is_filled() {
+    const STRICT: [(&str, &str); 2] = [("R", "2"), ("Anello-Quorum", "strict")];
+    // Hints would bring the one that was down what it missed too soon for anything to be seen.
+    let mut fleet = Fleet::with_settings(&THREE, "\n[hints]\nage_max_s = 1\n");
+    fleet.start();
+    fleet.wait_ready();
+    let (lost, kept, late) = (0, 1, 2);
+    let put = |fleet: &Fleet, number: usize, value: &[u8], context: Option<&str>| {
+        let mut headers = vec![("Content-Type", "text/plain"), ("Anello-Quorum", "strict")];
+        headers.extend(context.map(|context| ("Anello-Context", context)));
+        let path = format!("/kv/key-{number}");
+        let put = http::request(fleet.nodes[kept].http, "PUT", &path, &headers, value);
+        let put = put.expect("answered");
+        assert_eq!(put.status, 200, "{}", put.text());
+        put.header("Anello-Context").expect("there is one").to_owned()
+    };
+    let contexts: Vec<_> = (0..KEYS).map(|number| put(&fleet, number, b"old", None)).collect();
+    fleet.nodes[late].kill();
+    for (number, context) in contexts.iter().enumerate() {
+        put(&fleet, number, b"new", Some(context));
+    }
+    wait_until("the hints are too old", BACK, || {
+        let status = http::get(fleet.nodes[kept].http, "/admin/status").expect("answered").json();
+        let targets = status["hints"].as_object().expect("hints by target");
+        targets.values().all(|held| held["count"] == 0)
+    });
+    fleet.nodes[lost].kill();
+    empty(&fleet, lost);
+    fleet.nodes[late].start();
+    fleet.nodes[lost].start();
+
+    let (mut reasons, mut answers) = (Vec::new(), 0);
+    wait_until("it is ready", BACK, || {
+        for node in [lost, kept, late] {
+            let number = (answers * 7 + node) % KEYS;
+            if let Some(value) = read(&fleet, node, number, &STRICT) {
+                assert_eq!(
+                    value, "new",
+                    "key-{number} at {}, with {answers} before",
+                    THREE[node].id
+                );
+                answers += 1;
+            }
+        }
+        let ready = http::get(fleet.nodes[lost].http, "/readyz");
+        ready.is_ok_and(|ready| {
+            if ready.status == 503 {
+                reasons.push(ready.text());
+            }
+            ready.status == 200
+        })
+    });
+    reasons.dedup();
+    let quarantined = reasons.iter().any(|reason| reason.contains("quarantined"));
+    assert!(quarantined, "it says why it isn't ready: {reasons:#?}");
+    assert!(answers > 0, "the others serve meanwhile");
+    // It has everything, without the others.
+    fleet.nodes[kept].kill();
+    fleet.nodes[late].kill();
+    for number in 0..KEYS {
+        let mut value = None;
+        wait_until("it answers alone", BACK, || {
+            value = read(&fleet, lost, number, &[("R", "1"), ("Anello-Quorum", "strict")]);
+            value.is_some()
+        });
+        assert_eq!(value.as_deref(), Some("new"), "key-{number}");
     }
 }

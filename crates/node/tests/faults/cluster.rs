@@ -39,7 +39,18 @@ impl Cluster {
 
     /// The same, with more sections in every node's file.
     pub fn up_with(more: &str) -> Self {
-        let network = Network::new(&PLACES);
+        Self::up_on(Network::new(&PLACES), more)
+    }
+
+    /// The same, in datacenters that lie so far apart. They do from the start, because connections don't
+    /// follow a peer whose address changes under them, as the detour makes it seem.
+    pub fn up_far_apart(one_way: Duration) -> Self {
+        let mut network = Network::new(&PLACES);
+        network.part_datacenters(one_way);
+        Self::up_on(network, "")
+    }
+
+    fn up_on(network: Network, more: &str) -> Self {
         let sites = PLACES.map(|place| {
             let at = |port| SocketAddr::from((network::address(&place), port));
             Site { place, quic: at(QUIC_PORT), http: at(7480), enter: network::enter(&place) }

@@ -84,11 +84,10 @@ fn two_datacenters_cut_apart_both_serve_and_converge() {
 fn nobody_is_lost_over_links_of_80_ms() {
     isolated(|| {
         const ONE_WAY: Duration = Duration::from_millis(80);
-        let mut cluster = Cluster::up();
+        let cluster = Cluster::up_far_apart(ONE_WAY);
         let mut findings = Findings::new();
-        cluster.network.part_datacenters(ONE_WAY);
         let load = Load::at_nodes(&cluster, "local_quorum", "sloppy");
-        // Connections find out about the distance, and the detectors' windows fill.
+        // The detectors' windows fill.
         load.run_for(Duration::from_secs(5));
         let start = findings.fault();
         while start.elapsed() < Duration::from_secs(30) && findings.is_empty() {

@@ -198,7 +198,7 @@ pub struct RepairStatus {
     pub keys_repaired: u64,
     /// Those of them that were sent.
     pub keys_sent: u64,
-    /// Bytes that were sent for it.
+    /// Bytes that were sent for it, by this node or to it at its request.
     pub bytes_sent: u64,
     /// Digests that were compared.
     pub hashes_compared: u64,
