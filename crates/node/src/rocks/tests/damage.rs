@@ -25,6 +25,8 @@ pub(crate) fn keep_hint(store: &RocksStore) {
         rule: ConflictRule::Siblings,
         versions: versions(1, 10),
         minted: None,
+        joined_ms: 1,
+        counts: true,
     };
     let (owner, key, hint) = (hint_owner(), key(1, 1), Some(hint));
     let (done, outcome) = mpsc::channel();
