@@ -256,10 +256,12 @@ impl Crew for Actors {
     }
 
     async fn end(self) {
-        self.hints.do_send(hints::Stop);
-        self.merkle.do_send(merkle::Stop);
-        self.purge.do_send(purge::Stop);
-        self.quarantine.do_send(quarantine::Stop);
+        // Each is waited for: an actor that was never polled must not begin when its runtime has gone.
+        // Whoever has ended by himself needn't be told.
+        let _ = self.hints.send(hints::Stop).await;
+        let _ = self.merkle.send(merkle::Stop).await;
+        let _ = self.purge.send(purge::Stop).await;
+        let _ = self.quarantine.send(quarantine::Stop).await;
         self.peers.close().await;
     }
 }

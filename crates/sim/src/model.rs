@@ -215,12 +215,15 @@ impl Model {
     }
 
     /// The same, but under last-write-wins not by a version that was there before the write was sent, and wins
-    /// over it by the time of a clock that is ahead.
+    /// over it by the time of a clock that is ahead; nor by one that won over it only until it was issued
+    /// anew.
     pub fn is_met_in(&self, id: WriteId, key: &DataKey, held: &Versions) -> bool {
         let Some(write) = self.writes.get(&id) else { return false };
+        let latest = write.issued.values().map(|issued| issued.time).max().unwrap_or_default();
         let is_later = |version: &Version| {
             let known = self.dots.get(&(key.clone(), version.dot));
-            known.is_some_and(|(of, since)| *of == id || *since >= write.invoked)
+            let is_of_its_time = |(of, since): &(_, _)| *of == id || *since >= write.invoked;
+            version.time >= latest && known.is_some_and(is_of_its_time)
         };
         match write.rule {
             ConflictRule::Siblings => self.is_in(id, held),

@@ -276,7 +276,7 @@ const BAD: &[(&str, &str, &str)] = &[
         "[storage]",
         "[storrage]",
         "node.toml: storrage: unknown section; expected one of the sections node, cluster, listen, \
-         advertise, tls, http.tls, storage, telemetry",
+         advertise, tls, http.tls, storage, hints, telemetry",
     ),
     ("[node]\n", "[node\n", "node.toml line 2: expected TOML: unclosed table, expected `]`"),
     (
@@ -332,7 +332,7 @@ fn a_problem_in_the_environment_names_the_variable() {
         (
             ("ANELLO_STORE__DURABILITY", "sync"),
             "ANELLO_STORE__DURABILITY: unknown setting; expected one of the sections node, cluster, \
-             listen, advertise, tls, http.tls, storage, telemetry",
+             listen, advertise, tls, http.tls, storage, hints, telemetry",
         ),
     ];
     for (variable, line) in cases {

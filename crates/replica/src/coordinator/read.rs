@@ -380,7 +380,8 @@ impl QuorumRead {
         for place in 0..self.order.len() {
             let at = self.order[place];
             let slot = &self.slots[at];
-            if slot.state == State::Answered && !slot.counted {
+            // A stand-in that keeps nothing has said all that it has to say.
+            if slot.state == State::Answered && !slot.counted && slot.full.is_none() {
                 self.ask(desk, head, at, Want::Full);
                 if !have_one {
                     return;

@@ -85,9 +85,10 @@ fn stand_ins_that_keep_nothing_say_nothing_by_themselves() {
     bench.holds(&stand_ins.remove(0), &Versions::new());
     while bench.coordinator.in_flight() > 0 {
         bench.wait(1);
-        while let Some(Effect::Send { call, to, .. }) =
+        while let Some(Effect::Send { call, to, message, .. }) =
             bench.effects.pop_front_if(|effect| matches!(effect, Effect::Send { .. }))
         {
+            assert!(!matches!(message, Outgoing::ReadHints(_)), "who keeps nothing is asked once");
             let outcome = Err(CallFailure::Unreachable);
             bench.input(crate::coordinator::Input::Answered { call, from: to, outcome });
         }
