@@ -4,8 +4,8 @@
 //! the connections that one thread has opened to other nodes, and [`Listener`] is the port at which
 //! others open theirs. Between nodes it is QUIC under mutual TLS: [`Identity`] says who one is.
 //!
-//! The failures are the same on both sides, [`CallError`]. Not promised: the order of two calls, and that
-//! a call is handled exactly once.
+//! The failures are the same on both sides, [`CallError`]. A call is handled at most once: it is never
+//! sent again by itself. Not promised: the order of two calls.
 
 mod actor_ref;
 mod call;

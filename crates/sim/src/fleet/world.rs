@@ -7,7 +7,11 @@ use anello_protocol::time::Now;
 use anello_replica::coordinator::CallFailure;
 
 use super::{Event, Fleet, Moment, NodeInput, Out, Phase, WALL_START_MS};
-use crate::{disk::Fresh, node::SyncOutcome, wire::Frame};
+use crate::{
+    disk::Fresh,
+    node::SyncOutcome,
+    wire::{Ask, Frame},
+};
 
 impl Fleet {
     pub(super) fn now_at(&self, node: usize) -> Now {
@@ -230,7 +234,13 @@ impl Fleet {
         let now = self.schedule.now();
         let is_late = matches!(frame, Frame::Gossip(_))
             && [from, to].iter().any(|end| self.slots[*end].gossip_late_until > now);
-        for mut delay in self.network.deliveries(one.id(), other.id(), is_far) {
+        let mut deliveries = self.network.deliveries(one.id(), other.id(), is_far);
+        // Refused and done at once would be told as refused. A call has a stream of its own and is never
+        // sent again by the transport, so there this can't be; for all else a second copy changes nothing.
+        if matches!(frame, Frame::Ask(_, _, Ask::Forward(_))) {
+            deliveries.truncate(1);
+        }
+        for mut delay in deliveries {
             if is_late {
                 delay += Duration::from_millis(self.rng.within(0..15_000));
             }
