@@ -324,6 +324,7 @@ pub(crate) fn write_replies() -> Vec<Answer<Written>> {
     vec![
         Ok(Written { context: ContextToken("AQ".into()) }).into(),
         Err(RequestError::BadContext("no".into())).into(),
+        Err(RequestError::DiskFull { required: 4, alive: 3 }).into(),
     ]
 }
 

@@ -146,6 +146,9 @@ fn a_lost_disk_costs_no_vote_for_ever() {
         fleet.wipe(size - 1);
         fleet.start_in(size - 1, ms(500));
         fleet.run_until(ms(8_000), "whole again", Fleet::is_whole);
+        // Only its own node is told, which then serves nothing until it is filled.
+        let told: Vec<_> = fleet.nodes.iter().map(|node| node.lost_disk).collect();
+        assert!((0..size).all(|at| told[at] == (at == size - 1)), "{told:?}");
         fleet.run(ms(3_000));
         if size == 3 {
             fleet.kill(1);
