@@ -65,7 +65,7 @@ fn vnodes(store: &Arc<MemoryTreeStore>) -> VnodeRefs {
             let mut held = joining.read(&key).expect("memory reads");
             held.merge(versions, rule);
             joining.put(&key, Arc::new(held));
-            call.reply.send(Ok(Stored { lost_to: None }));
+            call.reply.send(Ok(Stored { lost_to: None, is_quarantined: false }));
             Ok(())
         }),
     }

@@ -218,7 +218,7 @@ impl Disk {
         };
         for write in &batch {
             if let DiskWrite::Commit(_, commit) = write {
-                self.distrust(commit.key.keyspace, commit.partition);
+                self.distrust(commit);
             }
         }
         (batch, fresh)
@@ -231,6 +231,7 @@ impl Disk {
         let (_, fresh) = self.keep(kept);
         self.waiting.clear();
         self.syncing = 0;
+        self.forget_doubts();
         fresh
     }
 
@@ -260,13 +261,13 @@ impl Disk {
         if commit.versions.is_empty() {
             self.kept.data.remove(&commit.key);
             if !before.is_empty() {
-                fresh.push(Fresh::Purged(commit.key.clone(), before));
+                fresh.push(Fresh::Purged(commit.key.clone(), before.clone()));
             }
         }
         if let Some(record) = commit.vnode_record {
             self.kept.vnodes.insert(commit.partition, record);
         }
-        self.trees().change(commit, self.partitions);
+        self.trees().change(commit, &before, self.partitions);
     }
 
     fn trees(&self) -> std::sync::MutexGuard<'_, Trees> {

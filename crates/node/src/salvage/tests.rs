@@ -73,7 +73,7 @@ impl Fixture {
             if ends_meanwhile {
                 drop(store.lock().expect("not poisoned").take());
             }
-            call.reply.send(Ok(Stored { lost_to: None }));
+            call.reply.send(Ok(Stored { lost_to: None, is_quarantined: false }));
             Ok(())
         });
         let store = self.store.lock().expect("not poisoned");

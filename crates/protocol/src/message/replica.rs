@@ -100,6 +100,9 @@ super::message!(StoreVersions => Result<Stored, Refusal>, STORE_VERSIONS, Data, 
 pub struct Stored {
     /// Under last-write-wins: the later time of the version that was there and stays.
     pub lost_to: Option<HybridTime>,
+    /// Whether the vnode is in quarantine: it holds the result like any other, but of a version that wins over
+    /// it the vnode may not know.
+    pub is_quarantined: bool,
 }
 
 /// Asks the vnode of the coordinator's own node to issue a dot for a write and to keep the version.

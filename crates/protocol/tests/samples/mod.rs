@@ -148,8 +148,11 @@ pub(crate) fn store_versions() -> StoreVersions {
 
 pub(crate) fn store_replies() -> Vec<Result<Stored, Refusal>> {
     vec![
-        Ok(Stored { lost_to: None }),
-        Ok(Stored { lost_to: Some(HybridTime::from_wall_ms(1_790_000_000_000)) }),
+        Ok(Stored { lost_to: None, is_quarantined: false }),
+        Ok(Stored {
+            lost_to: Some(HybridTime::from_wall_ms(1_790_000_000_000)),
+            is_quarantined: true,
+        }),
     ]
 }
 

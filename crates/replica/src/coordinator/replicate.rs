@@ -17,7 +17,7 @@ use anello_protocol::{
         replica::{Refusal, RelayFailure, RelayVersions, StoreVersions, Stored, WriteTicket},
     },
     time::{HybridTime, Moment},
-    version::Versions,
+    version::{ConflictRule, Versions},
 };
 
 use self::hinting::Hinting;
@@ -284,7 +284,12 @@ impl Replication {
         }
         self.slots[at].state = State::Holds;
         self.slots[at].us = head.us(desk);
-        self.count(at);
+        // It can't say whether the write loses to one that was acknowledged before: it stands for no more
+        // than a stand-in does.
+        let may_lose = self.plan.can_lose && self.plan.site.rule == ConflictRule::Lww;
+        if !(may_lose && stored.is_quarantined) || self.plan.site.is_sloppy() {
+            self.count(at);
+        }
         Progress::Going
     }
 

@@ -8,7 +8,10 @@ use anello_protocol::{
     causality::{Dot, Incarnation},
     id::NodeId,
     key::DataKey,
-    message::{hint::StoreHint, replica::Refusal},
+    message::{
+        hint::StoreHint,
+        replica::{Refusal, Stored},
+    },
     time::Now,
     version::{ConflictRule, Versions},
 };
@@ -174,7 +177,8 @@ impl HintStore {
         let open = self.open(place);
         let (nothing, latest) = (Versions::new(), open.latest());
         let held = latest.map_or(&nothing, |hint| &hint.versions);
-        let (joined, stored) = replica::join(held, hint.store);
+        let (joined, lost_to) = replica::join(held, hint.store);
+        let stored = Stored { lost_to, is_quarantined: false };
         let minted = latest.and_then(|hint| hint.minted);
         // That a write counts it has to be remembered even if there is nothing to join.
         let counted = latest.filter(|known| counts && !known.counts);

@@ -149,7 +149,7 @@ fn check(keys: &[&DataKey]) -> Request {
 }
 
 fn stored() -> Reply {
-    Reply::Store(Ok(Stored { lost_to: None }))
+    Reply::Store(Ok(Stored { lost_to: None, is_quarantined: false }))
 }
 
 /// A message on its way.
@@ -328,7 +328,7 @@ impl World {
             Outgoing::Store(store) => {
                 let place = (mail.to.clone(), store.key.clone());
                 self.held.entry(place).or_default().merge(store.versions.clone(), store.rule);
-                Incoming::Stored(Ok(Stored { lost_to: None }))
+                Incoming::Stored(Ok(Stored { lost_to: None, is_quarantined: false }))
             }
         }
     }

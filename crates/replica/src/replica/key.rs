@@ -9,8 +9,9 @@ use anello_protocol::{
     causality::Dot,
     message::{
         repair::{PurgeVersions, Purged},
-        replica::{Refusal, StoreVersions, Stored},
+        replica::{Refusal, StoreVersions},
     },
+    time::HybridTime,
     version::{ConflictRule, Version, Versions, WriteId},
 };
 
@@ -112,8 +113,11 @@ pub(super) fn drop_copy(
 }
 
 /// Joins versions from elsewhere into what is held: what is to be kept, if that is more than before,
-/// and the answer.
-pub(crate) fn join(held: &Versions, store: StoreVersions) -> (Option<Versions>, Stored) {
+/// and, under last-write-wins, the later time of the version that was there and stays.
+pub(crate) fn join(
+    held: &Versions,
+    store: StoreVersions,
+) -> (Option<Versions>, Option<HybridTime>) {
     let pushed = match store.rule {
         ConflictRule::Siblings => None,
         ConflictRule::Lww => {
@@ -132,5 +136,5 @@ pub(crate) fn join(held: &Versions, store: StoreVersions) -> (Option<Versions>, 
         (winner.dot != dot && !follows).then_some(winner.time)
     };
     let lost_to = pushed.zip(winner).and_then(lost);
-    (is_new.then_some(joined), Stored { lost_to })
+    (is_new.then_some(joined), lost_to)
 }

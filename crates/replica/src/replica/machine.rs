@@ -18,7 +18,7 @@ use anello_protocol::{
     causality::Incarnation,
     id::{Epoch, KeyspaceId, NodeId, PartitionId},
     key::DataKey,
-    message::replica::{Held, Refusal, Want},
+    message::replica::{Held, Refusal, Stored, Want},
     time::Now,
     version::Versions,
 };
@@ -260,7 +260,8 @@ impl Replica {
                 return self.reply(token, Reply::Read(Ok(held)), bytes);
             }
             Request::Store(store) => {
-                let (kept, stored) = key::join(open.latest(), store);
+                let (kept, lost_to) = key::join(open.latest(), store);
+                let stored = Stored { lost_to, is_quarantined: self.is_quarantined };
                 // What is joined with may hold a fresh dot, whose own commit may yet fail.
                 let rests_on = open.last_commit();
                 let record = rests_on.and_then(|_| self.issuer.record_to_commit());

@@ -26,14 +26,21 @@ pub type Tree = (KeyspaceId, PartitionId);
 pub(super) struct Trees {
     leaves: BTreeMap<Tree, Box<Leaves>>,
     untrusted: BTreeSet<Tree>,
+    /// Keys of which a sync has failed: what their next commit replaces is looked up, because a commit that
+    /// waited meanwhile may believe that it replaces what was lost.
+    doubtful: BTreeSet<DataKey>,
 }
 
 impl Trees {
-    pub(super) fn change(&mut self, commit: &Commit, partitions: u32) {
+    pub(super) fn change(&mut self, commit: &Commit, before: &Versions, partitions: u32) {
+        let replaced = match self.doubtful.remove(&commit.key) {
+            true => before.digest(),
+            false => commit.replaced.digest,
+        };
         let tree = (commit.key.keyspace, commit.partition);
         let leaves = self.leaves.entry(tree).or_insert_with(no_leaves);
         let leaf = &mut leaves[leaf_of(commit.key.hash, partitions)];
-        leaf.toggle(EntryDigest::of(&commit.key, commit.replaced.digest));
+        leaf.toggle(EntryDigest::of(&commit.key, replaced));
         leaf.toggle(EntryDigest::of(&commit.key, commit.versions.digest()));
     }
 }
@@ -75,9 +82,16 @@ impl Disk {
         self.trees().untrusted.iter().copied().collect()
     }
 
-    /// It isn't known any more what is below a tree.
-    pub(super) fn distrust(&self, keyspace: KeyspaceId, partition: PartitionId) {
-        self.trees().untrusted.insert((keyspace, partition));
+    /// It isn't known any more what is below a commit's tree.
+    pub(super) fn distrust(&self, commit: &Commit) {
+        let mut trees = self.trees();
+        trees.untrusted.insert((commit.key.keyspace, commit.partition));
+        trees.doubtful.insert(commit.key.clone());
+    }
+
+    /// Nobody is left who believes anything of the data but what is durable.
+    pub(super) fn forget_doubts(&self) {
+        self.trees().doubtful.clear();
     }
 
     /// After the data was exchanged behind the trees' back.
@@ -85,6 +99,7 @@ impl Disk {
         let mut trees = self.trees();
         trees.leaves = exact_leaves(&self.kept.data, self.partitions);
         trees.untrusted.clear();
+        trees.doubtful.clear();
     }
 
     fn held_in(
@@ -151,8 +166,7 @@ impl TreeStore for Disk {
         let right = exact_leaves(&self.kept.data, self.partitions).remove(&tree);
         let right = right.unwrap_or_else(no_leaves);
         let mut trees = self.trees();
-        // What waits to be synced was told to the trees by nobody yet; what it replaces may be what a failed
-        // sync has lost.
+        // What waits to be synced was told to the trees by nobody yet.
         trees.untrusted.remove(&tree);
         let known = trees.leaves.insert(tree, right.clone()).unwrap_or_else(no_leaves);
         let mended = known.iter().zip(right.iter()).filter(|(one, other)| one != other).count();

@@ -50,7 +50,9 @@ impl Fleet {
             let datacenter = slot.node.member().datacenter.clone();
             if replicas.contains(node) {
                 let has_lost_it = slot.lost_at.is_some_and(|at| at >= invoked);
-                if has_lost_it || self.model.is_met_in(id, key, &disk.read(key)) {
+                // What a replica in quarantine may not know of it can't meet.
+                let knows = has_lost_it || !slot.node.is_quarantined();
+                if knows && (has_lost_it || self.model.is_met_in(id, key, &disk.read(key))) {
                     holders.met.insert(node.clone(), datacenter.clone());
                 }
                 if has_lost_it || self.model.is_in(id, &disk.read(key)) {

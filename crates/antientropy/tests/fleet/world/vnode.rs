@@ -47,7 +47,7 @@ impl World {
         }
         assert_eq!(store.rule, self.rule, "the keyspace's rule");
         self.join(at, &store.key, store.versions);
-        Ok(Stored { lost_to: None })
+        Ok(Stored { lost_to: None, is_quarantined: false })
     }
 
     fn admit(&self, epoch: Epoch) -> Result<(), Refusal> {

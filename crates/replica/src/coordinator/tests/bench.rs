@@ -277,7 +277,7 @@ impl Bench {
         }
     }
 
-    fn answer(&mut self, sent: &Sent, outcome: Result<Incoming, CallFailure>) {
+    pub(super) fn answer(&mut self, sent: &Sent, outcome: Result<Incoming, CallFailure>) {
         let from = node(&sent.to);
         self.input(Input::Answered { call: sent.call, from, outcome });
     }
@@ -304,11 +304,17 @@ impl Bench {
     }
 
     pub(super) fn stores(&mut self, sent: &Sent) {
-        self.answer(sent, Ok(Incoming::Stored(Ok(Stored { lost_to: None }))));
+        self.answer(
+            sent,
+            Ok(Incoming::Stored(Ok(Stored { lost_to: None, is_quarantined: false }))),
+        );
     }
 
     pub(super) fn loses(&mut self, sent: &Sent, later: HybridTime) {
-        self.answer(sent, Ok(Incoming::Stored(Ok(Stored { lost_to: Some(later) }))));
+        self.answer(
+            sent,
+            Ok(Incoming::Stored(Ok(Stored { lost_to: Some(later), is_quarantined: false }))),
+        );
     }
 
     pub(super) fn forwarded(&mut self, sent: &Sent, result: Result<Answer<Written>, Refusal>) {

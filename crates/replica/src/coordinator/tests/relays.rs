@@ -27,7 +27,7 @@ fn acked(bench: &mut Bench, ticket: WriteTicket, id: &str, outcome: Result<Store
     bench.input(Input::Acked(RelayedAck { ticket, replica: node(id), outcome }));
 }
 
-const STORED: Stored = Stored { lost_to: None };
+const STORED: Stored = Stored { lost_to: None, is_quarantined: false };
 
 /// A write under way that has been issued: what was sent to the neighbours and to the relay.
 fn write(
@@ -154,7 +154,12 @@ fn acknowledgements_of_a_version_that_lost_do_not_count() {
     let (token, neighbours, _, first) = write(&mut bench, Consistency::Quorum);
     let later = HybridTime::from_wall_ms(1 << 40);
     bench.stores(&neighbours[0]);
-    acked(&mut bench, first.ticket, "us-b", Ok(Stored { lost_to: Some(later) }));
+    acked(
+        &mut bench,
+        first.ticket,
+        "us-b",
+        Ok(Stored { lost_to: Some(later), is_quarantined: false }),
+    );
     let (mint, message) = bench.sent_mint();
     assert_eq!(message.later_than, Some(later));
     bench.mints(&mint, &minted(version(1, 2, 1, Context::new())));

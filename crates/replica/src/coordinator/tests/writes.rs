@@ -3,11 +3,11 @@
 use anello_protocol::{
     causality::{Context, token_decode, token_encode},
     cluster::KeyspaceConfig,
-    consistency::Consistency,
+    consistency::{Consistency, QuorumKind},
     id::Epoch,
     message::{
         client::{Answer, ContextToken, ReplicaOutcome, RequestError, RequestOptions, Write},
-        replica::{ForwardWrite, Refusal, Want},
+        replica::{ForwardWrite, Refusal, Stored, Want},
     },
     time::HybridTime,
     version::{Content, Versions, WriteId},
@@ -16,7 +16,9 @@ use anello_protocol::{
 use super::bench::{
     Bench, EU, at, cluster, data_key, delete, lww, minted, options, put, replicated, version, view,
 };
-use crate::coordinator::{CallFailure, CoordinatorConfig, Effect, Input, Outgoing, Reply};
+use crate::coordinator::{
+    CallFailure, CoordinatorConfig, Effect, Incoming, Input, Outgoing, Reply,
+};
 
 #[test]
 fn a_write_is_durable_here_before_anybody_hears_of_it() {
@@ -234,6 +236,35 @@ fn a_vnode_that_is_missing_does_not_hide_that_the_write_may_be_kept() {
     let doubt = Refusal::Storage("the write may have been kept".into());
     assert_eq!(bench.next(), Effect::Reply(token, Reply::Forward(Err(doubt))));
     bench.idle();
+}
+
+/// The disk of one that held the last write was exchanged, and that of a third had missed it: together they
+/// know nothing of it, and the clock of the one that issues the next is behind.
+#[test]
+fn under_lww_a_replica_in_quarantine_counts_as_a_stand_in_does() {
+    for (config, quorum, counts) in [
+        (lww(), QuorumKind::Strict, false),
+        (lww(), QuorumKind::Sloppy, true),
+        (KeyspaceConfig::default(), QuorumKind::Strict, true),
+    ] {
+        let mut bench = Bench::at("eu-a", &EU, config);
+        let token = bench.write(put(1, RequestOptions { quorum, ..options() }));
+        let (mint, _) = bench.sent_mint();
+        bench.mints(&mint, &minted(version(1, 1, 1, Context::new())));
+        let (second, _) = bench.sent_store("eu-b");
+        let (third, _) = bench.sent_store("eu-c");
+        let stored = Stored { lost_to: None, is_quarantined: true };
+        bench.answer(&second, Ok(Incoming::Stored(Ok(stored))));
+        if counts {
+            bench.written(token);
+            bench.stores(&third);
+        } else {
+            bench.nothing();
+            bench.stores(&third);
+            bench.written(token);
+        }
+        bench.idle();
+    }
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn a_hint_goes_all_the_way() {
                     store: ActorRef::function(move |call| {
                         // The test may be over.
                         let _ = delivered.send((id.clone(), call.message));
-                        call.reply.send(Ok(Stored { lost_to: None }));
+                        call.reply.send(Ok(Stored { lost_to: None, is_quarantined: false }));
                         Ok(())
                     }),
                     credit: ActorRef::function(|call| {
@@ -55,7 +55,7 @@ fn a_hint_goes_all_the_way() {
         };
         let to_store = ActorRef::mailbox(actor.clone().recipient());
         let reply = to_store.call(hint, until()).await;
-        assert_eq!(reply, Ok(Ok(Stored { lost_to: None })));
+        assert_eq!(reply, Ok(Ok(Stored { lost_to: None, is_quarantined: false })));
         let Request::Read(read) = read(&key) else { panic!("it is a read") };
         let to_read = ActorRef::mailbox(actor.clone().recipient());
         let found = to_read.call(read, until()).await;

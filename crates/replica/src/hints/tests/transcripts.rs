@@ -165,7 +165,7 @@ fn under_lww_the_later_one_is_told() {
     };
     assert_eq!(world.tell(store(9)), stored());
     let lost_to = Some(HybridTime::from_wall_ms(9));
-    assert_eq!(world.tell(store(3)), Reply::Store(Ok(Stored { lost_to })));
+    assert_eq!(world.tell(store(3)), Reply::Store(Ok(Stored { lost_to, is_quarantined: false })));
     assert_eq!(world.tell(read(key)), full(version(9, &[], b"v")));
 }
 

@@ -236,7 +236,10 @@ fn a_retry_waits_for_what_it_rests_on() {
     bench.durable(number);
     let minted = bench.minted(first);
     assert_eq!(bench.minted(retry), minted);
-    assert_eq!(bench.reply(again), Reply::Store(Ok(Stored { lost_to: None })));
+    assert_eq!(
+        bench.reply(again),
+        Reply::Store(Ok(Stored { lost_to: None, is_quarantined: false }))
+    );
 }
 
 #[test]
@@ -250,10 +253,16 @@ fn storing_what_is_there_commits_nothing() {
     assert_eq!(*stored, kept);
     other.nothing();
     other.durable(number);
-    assert_eq!(other.reply(first), Reply::Store(Ok(Stored { lost_to: None })));
+    assert_eq!(
+        other.reply(first),
+        Reply::Store(Ok(Stored { lost_to: None, is_quarantined: false }))
+    );
     let second = other.ask(Request::Store(store(&key("k"), kept.clone(), SIBLINGS)));
     other.load(kept);
-    assert_eq!(other.reply(second), Reply::Store(Ok(Stored { lost_to: None })));
+    assert_eq!(
+        other.reply(second),
+        Reply::Store(Ok(Stored { lost_to: None, is_quarantined: false }))
+    );
     other.nothing();
 }
 
@@ -400,7 +409,10 @@ fn lww_keeps_the_latest_and_is_told_what_it_lost_to() {
     let push = fast.ask(Request::Store(store(&key("k"), behind, LWW)));
     fast.load(ahead.clone());
     let later = only(&ahead).time;
-    assert_eq!(fast.reply(push), Reply::Store(Ok(Stored { lost_to: Some(later) })));
+    assert_eq!(
+        fast.reply(push),
+        Reply::Store(Ok(Stored { lost_to: Some(later), is_quarantined: false }))
+    );
 
     // T14: issued again, it is later, and wins.
     let mut again = mint(&key("k"), 2, &Context::new(), LWW);
@@ -417,7 +429,7 @@ fn lww_keeps_the_latest_and_is_told_what_it_lost_to() {
     let (number, kept) = fast.commit();
     assert_eq!(*kept, minted.versions);
     fast.durable(number);
-    assert_eq!(fast.reply(push), Reply::Store(Ok(Stored { lost_to: None })));
+    assert_eq!(fast.reply(push), Reply::Store(Ok(Stored { lost_to: None, is_quarantined: false })));
 }
 
 #[test]
@@ -427,7 +439,10 @@ fn an_lww_write_that_was_replaced_is_not_lost() {
     let (_, second) = bench.write(2, &Context::new(), LWW, &first);
     let push = bench.ask(Request::Store(store(&key("k"), first, LWW)));
     bench.load(second);
-    assert_eq!(bench.reply(push), Reply::Store(Ok(Stored { lost_to: None })));
+    assert_eq!(
+        bench.reply(push),
+        Reply::Store(Ok(Stored { lost_to: None, is_quarantined: false }))
+    );
 }
 
 /// T30: two writes in the same microsecond.
@@ -582,7 +597,10 @@ fn a_key_takes_only_so_many_siblings_from_clients() {
     bench.load(kept.clone());
     let (number, joined) = bench.commit();
     bench.durable(number);
-    assert_eq!(bench.reply(push), Reply::Store(Ok(Stored { lost_to: None })));
+    assert_eq!(
+        bench.reply(push),
+        Reply::Store(Ok(Stored { lost_to: None, is_quarantined: false }))
+    );
     assert_eq!(joined.len(), kept.len() + 1);
     assert_eq!(bench.write(1 << 65, &joined.context(), SIBLINGS, &joined).1.len(), 1);
 }
@@ -630,6 +648,27 @@ fn what_waits_for_the_disk_is_admitted_anew() {
             }
             assert_eq!(bench.replica.waiting(), 0);
         }
+    }
+}
+
+/// It holds what it was sent, and says that it may not know what wins over it.
+#[test]
+fn in_quarantine_versions_are_taken_in_with_a_warning() {
+    let mut bench = Bench::new();
+    let (_, held) = Bench::with(replica(2)).write(1, &Context::new(), LWW, &Versions::new());
+    for is_quarantined in [true, false] {
+        bench.input(Input::Quarantined(is_quarantined));
+        let push = bench.ask(Request::Store(store(&key("k"), held.clone(), LWW)));
+        if is_quarantined {
+            bench.load(Versions::new());
+            let (number, kept) = bench.commit();
+            assert_eq!(*kept, held);
+            bench.durable(number);
+        } else {
+            bench.load(held.clone());
+        }
+        let stored = Stored { lost_to: None, is_quarantined };
+        assert_eq!(bench.reply(push), Reply::Store(Ok(stored)));
     }
 }
 
