@@ -23,7 +23,7 @@ use anello_protocol::{
     time::{Moment, Now},
 };
 use anello_ring::{Ring, RingMember};
-use anello_transport::{Call, CallContext, CallError, CallFuture, Caller, Peers, ReplyTo};
+use anello_transport::{Call, CallContext, CallError, Caller, Peers, ReplyTo};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -131,17 +131,29 @@ impl GossipActor {
         }
     }
 
-    /// Gives the machine an input and does what it says. Returns the packets under way.
-    fn input(&mut self, input: Input, context: &mut Context<Self>) -> Vec<CallFuture<()>> {
-        let mut effects = vec![];
-        self.membership.handle(self.now(), input, &mut effects);
-        effects.into_iter().filter_map(|effect| self.perform(effect, context)).collect()
+    /// Gives the machine an input and does what it says.
+    fn input(&mut self, input: Input, context: &mut Context<Self>) {
+        for effect in self.decide(input) {
+            self.perform(effect, context);
+        }
     }
 
-    fn perform(&mut self, effect: Effect, context: &mut Context<Self>) -> Option<CallFuture<()>> {
+    fn decide(&mut self, input: Input) -> Vec<Effect> {
+        let mut effects = vec![];
+        self.membership.handle(self.now(), input, &mut effects);
+        effects
+    }
+
+    fn perform(&mut self, effect: Effect, context: &mut Context<Self>) {
         match effect {
             Effect::Send { to: To::Node(to), packet } => {
-                return Some(self.peers.call(&to, packet, CallContext::within(PACKET_TIME)));
+                let sending = self.peers.call(&to, packet, CallContext::within(PACKET_TIME));
+                context.spawn(sending.into_actor(self).map(move |answer, actor, context| {
+                    // Whoever didn't hear it is told something newer in the next round.
+                    if let Ok(Some(packet)) = answer {
+                        actor.input(Input::Heard { from: to, packet }, context);
+                    }
+                }));
             }
             Effect::Send { to: To::Address(to), packet } => self.send(to, packet, context),
             Effect::Save { ticket, record } => {
@@ -179,7 +191,6 @@ impl GossipActor {
             Effect::Event(event) => self.tell(event),
             Effect::Note(line) => tracing::info!("{line}"),
         }
-        None
     }
 
     /// Turns an outcome to come into an input. Not through the mailbox, which may be full.
@@ -213,12 +224,14 @@ impl GossipActor {
     fn send(&self, to: String, packet: GossipPacket, context: &mut Context<Self>) {
         let peers = self.peers.clone();
         let sending = async move {
-            let context = CallContext::within(PACKET_TIME);
-            if let Err(error) = peers.call_address(&to, packet, context).await {
-                tracing::debug!("{to}: {error}");
-            }
+            let answer = peers.call_address(&to, packet, CallContext::within(PACKET_TIME)).await;
+            answer.inspect_err(|error| tracing::debug!("{to}: {error}"))
         };
-        context.spawn(sending.into_actor(self));
+        context.spawn(sending.into_actor(self).map(|answer, actor, context| {
+            if let Ok((from, Some(packet))) = answer {
+                actor.input(Input::Heard { from, packet }, context);
+            }
+        }));
     }
 
     fn tell(&mut self, event: MembershipEvent) {
@@ -303,8 +316,16 @@ impl Handler<Call<GossipPacket>> for GossipActor {
         let Caller::Node(from) = call.caller else {
             return call.reply.fail(CallError::Refused("gossip is for nodes".into()));
         };
-        call.reply.send(());
-        self.input(Input::Heard { from, packet: call.message }, context);
+        let mut answer = None;
+        for effect in self.decide(Input::Heard { from: from.clone(), packet: call.message }) {
+            match effect {
+                Effect::Send { to: To::Node(to), packet } if to == from && answer.is_none() => {
+                    answer = Some(packet);
+                }
+                effect => self.perform(effect, context),
+            }
+        }
+        call.reply.send(answer);
     }
 }
 
@@ -350,7 +371,16 @@ impl Handler<Depart> for GossipActor {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, _: Depart, context: &mut Context<Self>) -> ResponseFuture<()> {
-        let goodbyes = self.input(Input::Departing, context);
+        let mut goodbyes = vec![];
+        for effect in self.decide(Input::Departing) {
+            match effect {
+                Effect::Send { to: To::Node(to), packet } => {
+                    let goodbye = self.peers.call(&to, packet, CallContext::within(PACKET_TIME));
+                    goodbyes.push(goodbye);
+                }
+                effect => self.perform(effect, context),
+            }
+        }
         Box::pin(async move {
             let heard = async {
                 for goodbye in goodbyes {

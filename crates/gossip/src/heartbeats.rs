@@ -9,7 +9,10 @@ mod peer;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anello_protocol::{
     id::{Epoch, NodeId},
@@ -185,6 +188,20 @@ impl Heartbeats {
     fn pings(&self) -> usize {
         let count = PINGS_MIN.max(self.peers.len().div_ceil(PINGS_ONE_OF));
         count.min(self.peers.len())
+    }
+
+    /// Who is reachable and has answered the last ping, at once and a moment ago: to ask again in this round
+    /// would tell little. So a fleet at rest pings every other round, and whoever is late with an answer, or
+    /// misses one, is asked in each.
+    pub(crate) fn calm(&self, now: Moment) -> BTreeSet<NodeId> {
+        let (prompt, recent) = (self.config.interval, self.config.interval * 3 / 2);
+        let is_calm = |peer: &Peer| {
+            let direct = &peer.direct;
+            let is_prompt = direct.trip().is_some_and(|trip| trip < prompt);
+            peer.reachable && is_prompt && direct.unanswered() == 0 && direct.silence(now) < recent
+        };
+        let calm = self.peers.iter().filter(|(_, peer)| is_calm(peer));
+        calm.map(|(id, _)| id.clone()).collect()
     }
 
     /// From one ping of a node in its turn to the next.

@@ -1,6 +1,6 @@
 //! Rounds of gossip: with whom, how often, and what becomes of what is heard.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use anello_protocol::{
     id::{Epoch, NodeId},
@@ -14,6 +14,8 @@ use crate::heartbeats::Verdict;
 /// Every so many rounds a seed is gossiped with, member or not: it heals a cluster whose parts have
 /// forgotten each other's addresses.
 const SEED_EVERY: u64 = 4;
+/// For so many rounds a new cluster state is news, for which nobody is left alone.
+const NEWS_ROUNDS: u32 = 8;
 /// A round that is late by more than this many is not held against others.
 const FORGIVEN_ROUNDS: u32 = 4;
 /// A round that is late by this was held up by more than a busy machine.
@@ -60,13 +62,18 @@ impl Membership {
         self.rounds.next = self.now + self.config.timing.round;
         self.rounds.count += 1;
         self.heartbeats.beat(self.now, self.epoch());
-        let peers = self.heartbeats.peers(true);
+        let calm = self.calm();
+        let mut peers = self.heartbeats.peers(true);
+        peers.retain(|peer| !calm.contains(peer));
         let mut partners = self.dice.pick(peers, self.config.timing.fanout);
         let absent = self.heartbeats.peers(false);
         // While few answer, the others are tried harder: that is what a start looks like.
         let tries = self.config.timing.fanout.saturating_sub(partners.len()).max(1);
         partners.extend(self.dice.pick(absent, tries));
         for turn in self.heartbeats.turns(&partners) {
+            if calm.contains(&turn) {
+                continue;
+            }
             let ping = self.heartbeats.ping(&turn);
             self.heartbeats.pinging(&turn);
             self.outbox.send(To::Node(turn), ping);
@@ -87,6 +94,14 @@ impl Membership {
                 let digest = self.heartbeats.digest();
                 self.outbox.send(To::Address(seed), digest);
             }
+        }
+    }
+
+    /// Who is left alone in this round, because it has answered only just now; nobody while there is news.
+    fn calm(&self) -> BTreeSet<NodeId> {
+        match self.now.since(self.rounds.newest_since) < self.config.timing.round * NEWS_ROUNDS {
+            true => BTreeSet::new(),
+            false => self.heartbeats.calm(self.now),
         }
     }
 

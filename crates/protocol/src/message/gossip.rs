@@ -1,7 +1,9 @@
 //! What nodes tell each other about who is there, and how they agree on it.
 //!
-//! Every [`GossipPacket`] goes one way: an answer is a packet of its own, so that a slow vote holds up
-//! nothing. Packets may be lost, doubled, delayed and reordered; each is safe to handle at any time.
+//! Every [`GossipPacket`] stands for itself: an answer is a packet of its own, so that a slow vote holds up
+//! nothing. Packets may be lost, doubled, delayed and reordered; each is safe to handle at any time. What a
+//! node says to the sender of a packet at once goes back as the call's reply: half the traffic of a fleet
+//! at rest is answers to digests.
 //!
 //! ```text
 //! heartbeats, every round, with a few peers       founding and joining
@@ -45,7 +47,7 @@ pub struct GossipPacket {
     /// What it says.
     pub body: GossipBody,
 }
-super::message!(GossipPacket => (), GOSSIP_PACKET, Control, false);
+super::message!(GossipPacket => Option<GossipPacket>, GOSSIP_PACKET, Control, false);
 
 /// What a packet says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -118,18 +118,19 @@ fn links_that_lose_most_of_what_they_carry_make_nobody_flap() {
 
 #[test]
 fn gossip_that_is_late_by_up_to_fifteen_seconds_is_noticed_once() {
-    for (seed, late, flips_max) in [
-        (1, (0, 15_000), 10),
-        (2, (0, 15_000), 10),
-        (3, (15_000, 15_000), 10),
-        // An answer in eight is in time, and at times there are several in a row.
-        (4, (0, 4_000), 30),
+    for (seed, late, within, flips_max) in [
+        (1, (0, 15_000), 10_000, 10),
+        (2, (0, 15_000), 10_000, 10),
+        (3, (15_000, 15_000), 10_000, 10),
+        // An answer in eight is in time, and at times there are several in a row: of thirty such nodes half
+        // are given up by all within 18 s, the last after 57 s.
+        (4, (0, 4_000), 60_000, 30),
     ] {
         let mut fleet = Fleet::formed(seed, 6);
         fleet.run(ms(5_000));
         let (before, line) = (flips(&fleet), fleet.notes.len());
         fleet.late.insert(2, (ms(late.0), ms(late.1)));
-        fleet.run_until(ms(10_000), "it is routed around", |fleet| all_but(fleet, 2, false));
+        fleet.run_until(ms(within), "it is routed around", |fleet| all_but(fleet, 2, false));
         fleet.run(LONG);
         let flips = flips(&fleet) - before;
         let notes = fleet.notes[line..].join("\n");
