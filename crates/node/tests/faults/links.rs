@@ -1,7 +1,7 @@
 //! Links between the datacenters: cut, cut in one direction, and long.
 
 use std::{
-    env, thread,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -19,13 +19,9 @@ const CONVERGED: Duration = Duration::from_secs(10);
 const ROUND: Duration = Duration::from_secs(30);
 const CONFLICTS: usize = 20;
 
-/// 20 s, or what `ANELLO_FAULT_CUT_S` says.
-fn cut_time() -> Duration {
-    let told = env::var("ANELLO_FAULT_CUT_S").ok().map(|text| text.parse().expect("seconds"));
-    Duration::from_secs(told.unwrap_or(20))
-}
+/// How long the two datacenters don't reach each other.
+const CUT: Duration = Duration::from_secs(60);
 
-/// The two datacenters don't reach each other for 20 s; with `ANELLO_FAULT_CUT_S=60`, for 60 s.
 #[test]
 fn two_datacenters_cut_apart_both_serve_and_converge() {
     isolated(|| {
@@ -47,7 +43,7 @@ fn two_datacenters_cut_apart_both_serve_and_converge() {
                 findings.expect(put.status == 200, format!("{path} at {id}: {}", put.text()));
             }
         }
-        load.run_for(cut_time().saturating_sub(cut.elapsed()));
+        load.run_for(CUT.saturating_sub(cut.elapsed()));
         cluster.network.heal();
         let healed = Instant::now();
         load.run_for(Duration::from_secs(1));

@@ -5,8 +5,7 @@
 //! works, a scenario says on stderr that it was skipped. A [`load::Load`] keeps account of every request
 //! and of all that was acknowledged; [`findings::Findings`] holds that against what is promised.
 //!
-//! `cargo test -p anello-node --test faults`: one fleet at a time, some four minutes in all.
-//! `ANELLO_FAULT_CUT_S=60` lets the cut between the datacenters last so long, instead of 20 s.
+//! `cargo test -p anello-node --test faults`: one fleet at a time, some five minutes in all.
 
 // A fault test that can't set its world up fails, and says where.
 #![allow(unreachable_pub)]
