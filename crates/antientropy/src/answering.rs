@@ -4,7 +4,7 @@
 //! Invariants: each question is answered exactly once; past a bound of those being answered it is refused
 //! before anything is done for it; a stranger's lists are measured before they are used.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anello_protocol::{
     id::{Epoch, KeyspaceId, NodeId, PartitionId},
@@ -19,12 +19,12 @@ use anello_protocol::{
 };
 
 use crate::{
-    desk::{Desk, Owner, answer_weight},
+    desk::{Desk, Owner},
     events::{Question, Reply, Report, Ticket, Token},
     exchange::by_hash,
     looking::{Look, Looked, Seen},
     schedule::Held,
-    store::Entries,
+    store::{Entries, Entry},
 };
 
 /// The most questions that are being answered.
@@ -117,7 +117,6 @@ impl Answering {
             }
             (question, _) => refused(question, Refusal::Busy),
         };
-        desk.pay(answer_weight(&reply));
         desk.reply(token, reply);
         compared
     }
@@ -240,14 +239,20 @@ fn compare_ranges(asked: &CompareRanges, own: &[Seen]) -> Vec<u16> {
 fn compare_keys(asked: &CompareKeys, own: Entries) -> KeysDiffer {
     let Entries { entries, has_more } = own;
     if has_more && asked.range.children().is_some() {
-        return KeysDiffer { hashes: Vec::new(), held: Vec::new(), is_too_large: true };
+        return KeysDiffer { lacking: Vec::new(), held: Vec::new(), is_too_large: true };
     }
     let theirs: BTreeMap<KeyHash, EntryDigest> = asked.entries.iter().copied().collect();
     let mine = by_hash(&entries);
-    let either: BTreeSet<KeyHash> = mine.keys().chain(theirs.keys()).copied().collect();
-    let hashes: Vec<KeyHash> =
-        either.into_iter().filter(|hash| mine.get(hash) != theirs.get(hash)).collect();
-    let differing = entries.into_iter().filter(|it| hashes.binary_search(&it.key.hash).is_ok());
+    let lacks = |(hash, digest): &(&KeyHash, &EntryDigest)| {
+        **digest != EntryDigest::default() && !mine.contains_key(hash)
+    };
+    let lacking = theirs.iter().filter(lacks).map(|(hash, _)| *hash).collect();
+    let differs = |entry: &Entry| {
+        let hash = &entry.key.hash;
+        let is_asked = asked.is_whole || theirs.contains_key(hash);
+        is_asked && mine.get(hash) != theirs.get(hash)
+    };
+    let differing = entries.into_iter().filter(differs);
     let held = differing.map(|entry| (entry.key.key, entry.key.hash, entry.digest)).collect();
-    KeysDiffer { hashes, held, is_too_large: has_more }
+    KeysDiffer { lacking, held, is_too_large: has_more }
 }

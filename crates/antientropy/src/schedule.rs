@@ -21,6 +21,11 @@ use crate::{desk::Desk, rounds::Rounds, sweep::Sweep, units::Tree};
 
 /// How long after a start, or after a node came back, roots are compared.
 pub(crate) const CALM: Duration = Duration::from_secs(3);
+/// How long a node that was found to differ by another gives that one to mend it, before it looks itself.
+const OTHERS_TURN: Duration = Duration::from_secs(8);
+/// For how long after its own comparison a node knows better than what another finds: the other only looks
+/// whether that has mended everything, and is not to be looked after in its turn.
+const JUST_SWEPT: Duration = Duration::from_secs(16);
 /// How soon to try again with a node that was never compared with, because it did not answer.
 const AGAIN: Duration = Duration::from_secs(10);
 /// The most sweeps at once.
@@ -89,8 +94,14 @@ pub(crate) struct Peer {
     compared: Option<Moment>,
     /// When to compare outside of rounds.
     checks: BTreeSet<Moment>,
+    /// When this node last compared.
+    swept: Option<Moment>,
     /// The rounds that wait for the next sweep, if one is wanted.
     wanted: Option<Vec<u64>>,
+    /// Trees that differ and are walked with another node: when none is left, there is another sweep.
+    behind: BTreeSet<Tree>,
+    /// The rounds that wait for that one.
+    behind_rounds: Vec<u64>,
     pub(crate) sweep: Option<Sweep>,
 }
 
@@ -140,10 +151,17 @@ impl Schedule {
                 is_due: true,
                 compared: None,
                 checks: BTreeSet::new(),
+                swept: None,
                 wanted: None,
+                behind: BTreeSet::new(),
+                behind_rounds: Vec::new(),
                 sweep: None,
             });
             peer.pairs.retain(|tree, _| trees.contains(tree));
+            if !peer.behind.is_empty() {
+                peer.behind.retain(|tree| trees.contains(tree));
+                peer.catch_up();
+            }
             let before = peer.pairs.len();
             for tree in trees {
                 peer.pairs.entry(tree).or_default();
@@ -216,7 +234,9 @@ impl Schedule {
                 self.rounds.sweep_ended(&sweep.rounds);
                 peer.sweep = None;
                 peer.is_due = !is_well;
-                peer.compared = if is_well { Some(now) } else { peer.compared };
+                if is_well {
+                    (peer.compared, peer.swept) = (Some(now), Some(now));
+                }
                 if peer.compared.is_none() {
                     peer.checks.insert(now + desk.jitter(AGAIN));
                 }
@@ -225,10 +245,43 @@ impl Schedule {
         }
     }
 
-    /// The other node has compared with this one.
-    pub(crate) fn compared_by(&mut self, desk: &Desk, peer: &NodeId) {
-        if let Some(peer) = self.peers.get_mut(peer) {
-            peer.compared = Some(desk.now.moment);
+    /// The other node has compared with this one. What differs it mends, and whether it has is seen after
+    /// that. Says whether that it differs is news.
+    pub(crate) fn compared_by(&mut self, desk: &mut Desk, peer: &NodeId, differs: bool) -> bool {
+        let Some(peer) = self.peers.get_mut(peer) else { return false };
+        let now = desk.now.moment;
+        peer.compared = Some(now);
+        let has_swept = peer.swept.is_some_and(|swept| now < swept + JUST_SWEPT);
+        if !differs || has_swept || peer.sweep.is_some() {
+            return false;
+        }
+        let turn = now + OTHERS_TURN * 3 / 2;
+        if peer.checks.first().is_none_or(|check| *check > turn) {
+            peer.checks.insert(now + desk.jitter(OTHERS_TURN));
+        }
+        true
+    }
+
+    /// The rounds that a sweep is for that goes on.
+    pub(crate) fn swept_for(&self, peer: &NodeId) -> Vec<u64> {
+        let Some(peer) = self.peers.get(peer) else { return Vec::new() };
+        let swept = peer.sweep.iter().flat_map(|sweep| &sweep.rounds);
+        swept.chain(&peer.behind_rounds).copied().collect()
+    }
+
+    /// The sweep that goes on has met a tree that is walked with another node.
+    pub(crate) fn put_behind(&mut self, peer: &NodeId, tree: Tree) {
+        let Some(peer) = self.peers.get_mut(peer) else { return };
+        peer.behind.insert(tree);
+        let swept = peer.sweep.as_mut().map(|sweep| std::mem::take(&mut sweep.rounds));
+        peer.behind_rounds.extend(swept.into_iter().flatten());
+    }
+
+    /// A tree is not walked any more.
+    pub(crate) fn walked(&mut self, tree: Tree) {
+        for peer in self.peers.values_mut().filter(|peer| peer.behind.contains(&tree)) {
+            peer.behind.remove(&tree);
+            peer.catch_up();
         }
     }
 
@@ -279,14 +332,24 @@ impl Schedule {
     fn interrupt(&mut self, node: &NodeId) {
         let Some(peer) = self.peers.get_mut(node) else { return };
         let swept = peer.sweep.take().map(|sweep| sweep.rounds);
-        for rounds in swept.into_iter().chain(peer.wanted.take()) {
+        peer.behind.clear();
+        let behind = std::mem::take(&mut peer.behind_rounds);
+        for rounds in swept.into_iter().chain(peer.wanted.take()).chain([behind]) {
             self.rounds.sweep_ended(&rounds);
         }
     }
 }
 
 impl Peer {
-    fn want(&mut self, round: Option<u64>) {
-        self.wanted.get_or_insert_default().extend(round);
+    fn want(&mut self, rounds: impl IntoIterator<Item = u64>) {
+        self.wanted.get_or_insert_default().extend(rounds);
+    }
+
+    /// Compares again, once nothing is behind others any more.
+    fn catch_up(&mut self) {
+        if self.behind.is_empty() {
+            let rounds = std::mem::take(&mut self.behind_rounds);
+            self.want(rounds);
+        }
     }
 }

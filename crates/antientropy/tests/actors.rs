@@ -277,7 +277,8 @@ fn what_no_node_would_ask_is_refused() {
             (root(1), vec![(root(2).first(), zero)]),
             (whole, Vec::new()),
         ] {
-            let asked = CompareKeys { epoch, keyspace, partition, range, entries };
+            let is_whole = true;
+            let asked = CompareKeys { epoch, keyspace, partition, range, entries, is_whole };
             let answer = refs.keys.call(asked, soon()).await;
             assert!(matches!(answer, Err(CallError::Refused(_))), "{answer:?}");
         }

@@ -67,15 +67,18 @@ pub struct CompareKeys {
     pub range: HashRange,
     /// What the sender holds in it, at most [`MAX_KEYS`], by hash. Keys of one hash are one entry.
     pub entries: Vec<(KeyHash, EntryDigest)>,
+    /// Whether that is all that the sender holds in the range. If not, only these hashes are asked about,
+    /// and zero stands for one of which the sender holds nothing.
+    pub is_whole: bool,
 }
 super::message!(CompareKeys => Result<KeysDiffer, Refusal>, COMPARE_KEYS, Data, false);
 
 /// What differs in a range.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeysDiffer {
-    /// The hashes whose entries differ, of either side.
-    pub hashes: Vec<KeyHash>,
-    /// What the receiver holds under these hashes.
+    /// The hashes of the sender's entries of which the receiver holds nothing.
+    pub lacking: Vec<KeyHash>,
+    /// What the receiver holds under all other hashes whose entries differ, the sender's or its own.
     pub held: Vec<(Key, KeyHash, VersionsDigest)>,
     /// Whether the receiver holds more there than fits into one answer: the range has to be compared by
     /// its children.

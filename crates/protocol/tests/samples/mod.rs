@@ -250,13 +250,14 @@ pub(crate) fn compare_keys() -> CompareKeys {
         partition: PartitionId(17),
         range: range(),
         entries: vec![(data_key().hash, EntryDigest(5))],
+        is_whole: true,
     }
 }
 
 pub(crate) fn keys_differ() -> KeysDiffer {
     let hash = data_key().hash;
     let held = vec![(key(), hash, VersionsDigest(9))];
-    KeysDiffer { hashes: vec![hash], held, is_too_large: false }
+    KeysDiffer { lacking: vec![hash], held, is_too_large: false }
 }
 
 pub(crate) fn purge_versions() -> PurgeVersions {
