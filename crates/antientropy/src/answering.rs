@@ -92,12 +92,10 @@ impl Answering {
         let mut compared = None;
         let reply = match (&question, looked) {
             (Question::Roots(roots), Looked::Roots(own)) => {
-                let partitions = compare_roots(desk, roots, &own);
-                let differing = partitions.iter().filter(|(_, differs)| *differs);
-                let reply = Reply::Roots(Ok(differing.map(|(it, _)| *it).collect()));
+                let (differing, partitions) = compare_roots(desk, roots, &own);
                 let keyspace = roots.keyspace;
                 compared = from.map(|peer| Compared { peer, keyspace, partitions });
-                reply
+                Reply::Roots(Ok(differing))
             }
             (Question::Ranges(ranges), Looked::Ranges(own)) => {
                 desk.counts.hashes_compared += (own.len() * CHILDREN) as u64;
@@ -126,11 +124,12 @@ impl Answering {
 fn judge(desk: &Desk, held: &Held, question: &Question) -> Result<Look, No> {
     match question {
         Question::Roots(roots) => {
-            if roots.roots.len() > MAX_ROOTS {
+            let partitions = roots.sums.iter().flat_map(|sum| sum.partitions());
+            let partitions: Vec<_> = partitions.take(MAX_ROOTS + 1).collect();
+            if partitions.len() > MAX_ROOTS {
                 return Err(No::Malformed("too many roots"));
             }
             is_current(desk, roots.epoch)?;
-            let partitions: Vec<_> = roots.roots.iter().map(|(partition, _)| *partition).collect();
             let keyspace = roots.keyspace;
             if !partitions.iter().all(|partition| held.contains((keyspace, *partition))) {
                 return Err(No::Refusal(Refusal::NotOwner));
@@ -207,23 +206,37 @@ fn refused(question: &Question, refusal: Refusal) -> Reply {
     }
 }
 
+/// The sums that differ, and what that says of single partitions.
 fn compare_roots(
     desk: &mut Desk,
     asked: &CompareRoots,
     own: &[Option<EntryDigest>],
-) -> Vec<(PartitionId, bool)> {
-    desk.counts.hashes_compared += own.len() as u64;
-    let pairs = asked.roots.iter().zip(own);
+) -> (Vec<PartitionId>, Vec<(PartitionId, bool)>) {
+    desk.counts.hashes_compared += asked.sums.len() as u64;
+    let mut own = own.iter();
+    let mut differing = Vec::new();
     let mut partitions = Vec::with_capacity(own.len());
-    for ((partition, theirs), own) in pairs {
-        if own.is_none() {
-            desk.untrusted.insert((asked.keyspace, *partition));
+    for sum in &asked.sums {
+        let mut rest = sum.digest;
+        let mut is_shown = true;
+        for (partition, own) in sum.partitions().zip(&mut own) {
+            match own {
+                Some(root) => rest.toggle(*root),
+                None => drop(desk.untrusted.insert((asked.keyspace, partition))),
+            }
+            // What is shown to nobody can't be equal.
+            is_shown &= own.is_some() && !desk.quarantined.contains(&partition);
         }
-        // What is shown to nobody can't be equal.
-        let differs = *own != Some(*theirs) || desk.quarantined.contains(partition);
-        partitions.push((*partition, differs));
+        let differs = !is_shown || rest != EntryDigest::default();
+        if differs {
+            differing.push(sum.first);
+        }
+        // Which of several differ the other node asks next.
+        if !differs || sum.others == 0 {
+            partitions.extend(sum.partitions().map(|partition| (partition, differs)));
+        }
     }
-    partitions
+    (differing, partitions)
 }
 
 fn compare_ranges(asked: &CompareRanges, own: &[Seen]) -> Vec<u16> {

@@ -34,6 +34,8 @@ pub struct AntiEntropy {
     pub(crate) desk: Desk,
     pub(crate) schedule: Schedule,
     pub(crate) units: Units,
+    /// Trees that are walked before others if they differ.
+    urgent: BTreeSet<Tree>,
     answering: Answering,
     scrub: Scrub,
 }
@@ -45,6 +47,7 @@ impl AntiEntropy {
             desk: Desk::new(node, config, seed),
             schedule: Schedule::default(),
             units: Units::default(),
+            urgent: BTreeSet::new(),
             answering: Answering::default(),
             scrub: Scrub::default(),
         }
@@ -240,25 +243,28 @@ impl AntiEntropy {
             if self.units.has_other(tree, peer) {
                 self.schedule.put_behind(peer, tree);
             } else {
-                self.add_unit(tree, peer, &rounds, self.desk.now.moment, false);
+                self.add_unit(tree, peer, &rounds);
             }
         }
     }
 
-    /// A tree is walked with all nodes that share it, before others.
+    /// A tree is compared with all nodes that share it, and walked before others. Several nodes may ask for
+    /// the same, and each of those it is compared with may have what is missing, so roots are compared first.
     fn compare_with_all(&mut self, tree: Tree) {
         for peer in self.schedule.sharers(tree) {
+            self.urgent.insert(tree);
             if self.schedule.is_reachable(&peer) {
-                self.add_unit(tree, &peer, &[], self.desk.now.moment, true);
+                self.schedule.sweep_soon(&peer);
             } else {
                 self.schedule.mark_due(&peer);
             }
         }
     }
 
-    fn add_unit(&mut self, tree: Tree, peer: &NodeId, rounds: &[u64], at: Moment, is_first: bool) {
+    fn add_unit(&mut self, tree: Tree, peer: &NodeId, rounds: &[u64]) {
         if self.schedule.is_reachable(peer) {
-            let new = self.units.add(tree, peer, rounds, at, is_first);
+            let is_first = self.urgent.remove(&tree);
+            let new = self.units.add(tree, peer, rounds, self.desk.now.moment, is_first);
             self.schedule.rounds.unit_added(&new);
         }
     }
@@ -270,6 +276,7 @@ impl AntiEntropy {
         self.schedule.adopt(&mut self.desk, &view);
         self.desk.adopt(view);
         self.scrub.retain(&self.schedule.held);
+        self.urgent.retain(|tree| self.schedule.held.contains(*tree));
         self.drop_unwanted();
     }
 

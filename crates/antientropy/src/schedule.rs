@@ -3,7 +3,8 @@
 //! Of two nodes the one with the smaller name compares, once a round. Either does whatever its name: after
 //! its own start, when the other comes back (after its hints had a chance, and once more a round later),
 //! when it was told that hints were dropped, and when it has not been compared with for two rounds. A node
-//! that can't be reached is skipped, and is due when it comes back.
+//! that can't be reached is skipped, and is due when it comes back. Whoever was away itself goes first: it
+//! fetches from one node after another what else all others would bring it at once.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +22,7 @@ use crate::{desk::Desk, rounds::Rounds, sweep::Sweep, units::Tree};
 
 /// How long after a start, or after a node came back, roots are compared.
 pub(crate) const CALM: Duration = Duration::from_secs(3);
-/// How long a node that was found to differ by another gives that one to mend it, before it looks itself.
+/// How long a node that has come back, or has found what differs, has to mend it before the other looks.
 const OTHERS_TURN: Duration = Duration::from_secs(8);
 /// For how long after its own comparison a node knows better than what another finds: the other only looks
 /// whether that has mended everything, and is not to be looked after in its turn.
@@ -112,6 +113,8 @@ pub(crate) struct Schedule {
     pub(crate) peers: BTreeMap<NodeId, Peer>,
     pub(crate) rounds: Rounds,
     unreachable: BTreeSet<NodeId>,
+    /// When this node could last reach less than half of the others.
+    was_away: Option<Moment>,
     next_round: Option<Moment>,
 }
 
@@ -186,6 +189,11 @@ impl Schedule {
             true => self.unreachable.remove(node),
             false => self.unreachable.insert(node.clone()),
         };
+        let now = desk.now.moment;
+        if self.peers.values().filter(|peer| !peer.is_reachable).count() * 2 > self.peers.len() {
+            self.was_away = Some(now);
+        }
+        let was_away = self.was_away.is_some_and(|at| now < at + CALM);
         let Some(peer) = self.peers.get_mut(node) else { return };
         let was_reachable = std::mem::replace(&mut peer.is_reachable, is_reachable);
         if was_reachable && !is_reachable {
@@ -193,7 +201,8 @@ impl Schedule {
             peer.checks.clear();
             self.interrupt(node);
         } else if is_reachable && !was_reachable {
-            let soon = desk.now.moment + CALM + desk.jitter(CALM / 6);
+            let turn = if was_away { Duration::ZERO } else { OTHERS_TURN };
+            let soon = now + CALM + desk.jitter(CALM / 6) + turn;
             peer.checks.extend([soon, soon + desk.config.round]);
         }
     }
@@ -297,6 +306,13 @@ impl Schedule {
 
     pub(crate) fn is_reachable(&self, peer: &NodeId) -> bool {
         self.peers.get(peer).is_some_and(|peer| peer.is_reachable)
+    }
+
+    /// A node is compared with as soon as can be.
+    pub(crate) fn sweep_soon(&mut self, peer: &NodeId) {
+        if let Some(peer) = self.peers.get_mut(peer) {
+            peer.want(None);
+        }
     }
 
     /// A tree is to be compared with a node in the next round in any case.

@@ -233,8 +233,9 @@ fn range() -> HashRange {
 }
 
 pub(crate) fn compare_roots() -> CompareRoots {
-    let roots = vec![(PartitionId(17), EntryDigest(0x0123_4567_89ab_cdef))];
-    CompareRoots { epoch: Epoch(7), keyspace: KeyspaceId(1), roots }
+    let digest = EntryDigest(0x0123_4567_89ab_cdef);
+    let sums = vec![RootSum { first: PartitionId(17), others: 0b1010_0000_0000_0001, digest }];
+    CompareRoots { epoch: Epoch(7), keyspace: KeyspaceId(1), sums }
 }
 
 pub(crate) fn compare_ranges() -> CompareRanges {
