@@ -254,7 +254,7 @@ impl AntiEntropy {
         for peer in self.schedule.sharers(tree) {
             self.urgent.insert(tree);
             if self.schedule.is_reachable(&peer) {
-                self.schedule.sweep_soon(&peer);
+                self.schedule.sweep_soon(&peer, tree);
             } else {
                 self.schedule.mark_due(&peer);
             }

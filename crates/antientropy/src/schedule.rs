@@ -308,9 +308,11 @@ impl Schedule {
         self.peers.get(peer).is_some_and(|peer| peer.is_reachable)
     }
 
-    /// A node is compared with as soon as can be.
-    pub(crate) fn sweep_soon(&mut self, peer: &NodeId) {
-        if let Some(peer) = self.peers.get_mut(peer) {
+    /// A node is compared with for a tree as soon as can be, unless that waits for another node's anyway.
+    pub(crate) fn sweep_soon(&mut self, peer: &NodeId, tree: Tree) {
+        if let Some(peer) = self.peers.get_mut(peer)
+            && !peer.behind.contains(&tree)
+        {
             peer.want(None);
         }
     }
