@@ -335,7 +335,11 @@ impl Schedule {
 
     fn begin_round(&mut self, desk: &Desk) {
         let Some(round) = self.rounds.begin() else { return };
-        for (id, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.is_reachable) {
+        // Who has just come back mends what it has missed first, and is looked after then.
+        let soon = desk.now.moment + CALM + OTHERS_TURN * 2;
+        let has_check = |peer: &Peer| peer.checks.first().is_some_and(|check| *check < soon);
+        let peers = self.peers.iter_mut();
+        for (id, peer) in peers.filter(|(_, peer)| peer.is_reachable && !has_check(peer)) {
             let overdue = peer
                 .compared
                 .is_none_or(|compared| desk.now.moment.since(compared) > desk.config.round * 5 / 2);
