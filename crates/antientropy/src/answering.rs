@@ -4,7 +4,7 @@
 //! Invariants: each question is answered exactly once; past a bound of those being answered it is refused
 //! before anything is done for it; a stranger's lists are measured before they are used.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anello_protocol::{
     id::{Epoch, KeyspaceId, NodeId, PartitionId},
@@ -19,12 +19,12 @@ use anello_protocol::{
 };
 
 use crate::{
-    desk::{Desk, Owner, answer_weight},
+    desk::{Desk, Owner},
     events::{Question, Reply, Report, Ticket, Token},
     exchange::by_hash,
     looking::{Look, Looked, Seen},
     schedule::Held,
-    store::Entries,
+    store::{Entries, Entry},
 };
 
 /// The most questions that are being answered.
@@ -92,12 +92,10 @@ impl Answering {
         let mut compared = None;
         let reply = match (&question, looked) {
             (Question::Roots(roots), Looked::Roots(own)) => {
-                let partitions = compare_roots(desk, roots, &own);
-                let differing = partitions.iter().filter(|(_, differs)| *differs);
-                let reply = Reply::Roots(Ok(differing.map(|(it, _)| *it).collect()));
+                let (differing, partitions) = compare_roots(desk, roots, &own);
                 let keyspace = roots.keyspace;
                 compared = from.map(|peer| Compared { peer, keyspace, partitions });
-                reply
+                Reply::Roots(Ok(differing))
             }
             (Question::Ranges(ranges), Looked::Ranges(own)) => {
                 desk.counts.hashes_compared += (own.len() * CHILDREN) as u64;
@@ -117,7 +115,6 @@ impl Answering {
             }
             (question, _) => refused(question, Refusal::Busy),
         };
-        desk.pay(answer_weight(&reply));
         desk.reply(token, reply);
         compared
     }
@@ -127,11 +124,12 @@ impl Answering {
 fn judge(desk: &Desk, held: &Held, question: &Question) -> Result<Look, No> {
     match question {
         Question::Roots(roots) => {
-            if roots.roots.len() > MAX_ROOTS {
+            let partitions = roots.sums.iter().flat_map(|sum| sum.partitions());
+            let partitions: Vec<_> = partitions.take(MAX_ROOTS + 1).collect();
+            if partitions.len() > MAX_ROOTS {
                 return Err(No::Malformed("too many roots"));
             }
             is_current(desk, roots.epoch)?;
-            let partitions: Vec<_> = roots.roots.iter().map(|(partition, _)| *partition).collect();
             let keyspace = roots.keyspace;
             if !partitions.iter().all(|partition| held.contains((keyspace, *partition))) {
                 return Err(No::Refusal(Refusal::NotOwner));
@@ -208,23 +206,37 @@ fn refused(question: &Question, refusal: Refusal) -> Reply {
     }
 }
 
+/// The sums that differ, and what that says of single partitions.
 fn compare_roots(
     desk: &mut Desk,
     asked: &CompareRoots,
     own: &[Option<EntryDigest>],
-) -> Vec<(PartitionId, bool)> {
-    desk.counts.hashes_compared += own.len() as u64;
-    let pairs = asked.roots.iter().zip(own);
+) -> (Vec<PartitionId>, Vec<(PartitionId, bool)>) {
+    desk.counts.hashes_compared += asked.sums.len() as u64;
+    let mut own = own.iter();
+    let mut differing = Vec::new();
     let mut partitions = Vec::with_capacity(own.len());
-    for ((partition, theirs), own) in pairs {
-        if own.is_none() {
-            desk.untrusted.insert((asked.keyspace, *partition));
+    for sum in &asked.sums {
+        let mut rest = sum.digest;
+        let mut is_shown = true;
+        for (partition, own) in sum.partitions().zip(&mut own) {
+            match own {
+                Some(root) => rest.toggle(*root),
+                None => drop(desk.untrusted.insert((asked.keyspace, partition))),
+            }
+            // What is shown to nobody can't be equal.
+            is_shown &= own.is_some() && !desk.quarantined.contains(&partition);
         }
-        // What is shown to nobody can't be equal.
-        let differs = *own != Some(*theirs) || desk.quarantined.contains(partition);
-        partitions.push((*partition, differs));
+        let differs = !is_shown || rest != EntryDigest::default();
+        if differs {
+            differing.push(sum.first);
+        }
+        // Which of several differ the other node asks next.
+        if !differs || sum.others == 0 {
+            partitions.extend(sum.partitions().map(|partition| (partition, differs)));
+        }
     }
-    partitions
+    (differing, partitions)
 }
 
 fn compare_ranges(asked: &CompareRanges, own: &[Seen]) -> Vec<u16> {
@@ -240,14 +252,20 @@ fn compare_ranges(asked: &CompareRanges, own: &[Seen]) -> Vec<u16> {
 fn compare_keys(asked: &CompareKeys, own: Entries) -> KeysDiffer {
     let Entries { entries, has_more } = own;
     if has_more && asked.range.children().is_some() {
-        return KeysDiffer { hashes: Vec::new(), held: Vec::new(), is_too_large: true };
+        return KeysDiffer { lacking: Vec::new(), held: Vec::new(), is_too_large: true };
     }
     let theirs: BTreeMap<KeyHash, EntryDigest> = asked.entries.iter().copied().collect();
     let mine = by_hash(&entries);
-    let either: BTreeSet<KeyHash> = mine.keys().chain(theirs.keys()).copied().collect();
-    let hashes: Vec<KeyHash> =
-        either.into_iter().filter(|hash| mine.get(hash) != theirs.get(hash)).collect();
-    let differing = entries.into_iter().filter(|it| hashes.binary_search(&it.key.hash).is_ok());
+    let lacks = |(hash, digest): &(&KeyHash, &EntryDigest)| {
+        **digest != EntryDigest::default() && !mine.contains_key(hash)
+    };
+    let lacking = theirs.iter().filter(lacks).map(|(hash, _)| *hash).collect();
+    let differs = |entry: &Entry| {
+        let hash = &entry.key.hash;
+        let is_asked = asked.is_whole || theirs.contains_key(hash);
+        is_asked && mine.get(hash) != theirs.get(hash)
+    };
+    let differing = entries.into_iter().filter(differs);
     let held = differing.map(|entry| (entry.key.key, entry.key.hash, entry.digest)).collect();
-    KeysDiffer { hashes, held, is_too_large: has_more }
+    KeysDiffer { lacking, held, is_too_large: has_more }
 }

@@ -8,25 +8,25 @@ use std::{
 };
 
 use anello_protocol::{
+    codec,
     id::{Epoch, KeyspaceId, NodeId, PartitionId},
     time::{Moment, Now},
     version::{ConflictRule, Versions},
 };
 use anello_ring::view::View;
+use anello_transport::{REPLY_BYTES, REQUEST_BYTES};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::{
     budget::Budget,
-    events::{Effect, Outgoing, Reply, Report, Ticket, Token},
+    events::{CallFailure, Effect, Incoming, Outgoing, Reply, Report, Ticket, Token},
     looking::Look,
 };
 
 /// How long an answer may take.
 const CALL_TIME: Duration = Duration::from_secs(10);
-/// What a digest counts for, in bytes.
-const DIGEST_BYTES: usize = 16;
-/// How many children's digests go with a range, and the range itself.
-const RANGE_DIGESTS: usize = anello_protocol::merkle::CHILDREN + 1;
+/// What a version weighs in memory beside its value, in bytes.
+const VERSION_BYTES: usize = 16;
 
 /// The bounds and delays of anti-entropy.
 #[derive(Clone, Debug)]
@@ -109,7 +109,8 @@ pub(crate) struct Desk {
     pub(crate) bytes_at_hand: usize,
     pub(crate) effects: VecDeque<Effect>,
     terms: BTreeMap<KeyspaceId, Terms>,
-    owners: BTreeMap<Ticket, Owner>,
+    /// Each with whether another node is to answer.
+    owners: BTreeMap<Ticket, (Owner, bool)>,
     next_ticket: u64,
     seed: u64,
 }
@@ -182,27 +183,27 @@ impl Desk {
 
     pub(crate) fn send(&mut self, owner: Owner, to: &NodeId, message: Outgoing) -> Ticket {
         if *to != self.node {
-            self.pay(weight(&message));
+            self.pay(request_bytes(&message));
         }
-        let ticket = self.ticket(owner);
+        let ticket = self.ticket(owner, *to != self.node);
         let deadline = self.now.moment + CALL_TIME;
         self.effects.push_back(Effect::Send { ticket, to: to.clone(), message, deadline });
         ticket
     }
 
-    /// Counts bytes that this node sends, or has others send to it: they don't know what for.
-    pub(crate) fn pay(&mut self, bytes: usize) {
+    fn pay(&mut self, bytes: usize) {
         self.budget.take(self.now.moment, bytes);
         self.counts.bytes_sent += bytes as u64;
     }
 
     pub(crate) fn look(&mut self, owner: Owner, look: Look) -> Ticket {
-        let ticket = self.ticket(owner);
+        let ticket = self.ticket(owner, false);
         self.effects.push_back(Effect::Look(ticket, look));
         ticket
     }
 
     pub(crate) fn reply(&mut self, token: Token, reply: Reply) {
+        self.pay(reply_bytes(&reply));
         self.effects.push_back(Effect::Reply(token, reply));
     }
 
@@ -231,7 +232,23 @@ impl Desk {
 
     /// For whom something came back; nothing comes back twice.
     pub(crate) fn owner(&mut self, ticket: Ticket) -> Option<Owner> {
-        self.owners.remove(&ticket)
+        self.owners.remove(&ticket).map(|(owner, _)| owner)
+    }
+
+    /// For whom an answer came, or none. What another node's vnode has answered is counted here: that one
+    /// doesn't know what for.
+    pub(crate) fn answered(
+        &mut self,
+        ticket: Ticket,
+        outcome: &Result<Incoming, CallFailure>,
+    ) -> Option<Owner> {
+        let (owner, is_abroad) = self.owners.remove(&ticket)?;
+        if let Ok(answer) = outcome
+            && is_abroad
+        {
+            self.pay(answer_bytes(answer));
+        }
+        Some(owner)
     }
 
     /// A time between half and one and a half of this one, different every time.
@@ -241,40 +258,53 @@ impl Desk {
         around * permille / 1000
     }
 
-    fn ticket(&mut self, owner: Owner) -> Ticket {
+    fn ticket(&mut self, owner: Owner, is_abroad: bool) -> Ticket {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        self.owners.insert(ticket, owner);
+        self.owners.insert(ticket, (owner, is_abroad));
         ticket
     }
 }
 
-/// What a message counts for, in bytes.
-fn weight(message: &Outgoing) -> usize {
-    match message {
-        Outgoing::Roots(roots) => DIGEST_BYTES * (1 + roots.roots.len()),
-        Outgoing::Ranges(ranges) => DIGEST_BYTES * (1 + ranges.ranges.len() * RANGE_DIGESTS),
-        Outgoing::Keys(keys) => DIGEST_BYTES * (2 + keys.entries.len()),
-        Outgoing::Read(read) => DIGEST_BYTES + read.key.key.as_bytes().len(),
-        Outgoing::Purge(purge) => DIGEST_BYTES + purge.key.key.as_bytes().len(),
-        Outgoing::Store(store) => store.key.key.as_bytes().len() + bytes_of(&store.versions),
-    }
+/// How long a message is on the wire, with its frame.
+fn request_bytes(message: &Outgoing) -> usize {
+    let bytes = match message {
+        Outgoing::Roots(it) => codec::encoded_len(it),
+        Outgoing::Ranges(it) => codec::encoded_len(it),
+        Outgoing::Keys(it) => codec::encoded_len(it),
+        Outgoing::Read(it) => codec::encoded_len(it),
+        Outgoing::Purge(it) => codec::encoded_len(it),
+        Outgoing::Store(it) => codec::encoded_len(it),
+    };
+    REQUEST_BYTES + bytes
 }
 
-/// What an answer counts for, in bytes.
-pub(crate) fn answer_weight(reply: &Reply) -> usize {
-    match reply {
-        Reply::Roots(Ok(partitions)) => 4 * partitions.len(),
-        Reply::Ranges(Ok(masks)) => 2 * masks.len(),
-        Reply::Keys(Ok(keys)) => {
-            let held = keys.held.iter().map(|(key, ..)| key.as_bytes().len() + DIGEST_BYTES);
-            DIGEST_BYTES * keys.hashes.len() + held.sum::<usize>()
-        }
-        _ => 0,
-    }
+/// How long the answer to another node is on the wire, with its frame.
+fn reply_bytes(reply: &Reply) -> usize {
+    let bytes = match reply {
+        Reply::Roots(it) => codec::encoded_len(it),
+        Reply::Ranges(it) => codec::encoded_len(it),
+        Reply::Keys(it) => codec::encoded_len(it),
+        Reply::Malformed(sentence) => sentence.len(),
+        // That goes to an operator.
+        Reply::Started(_) => return 0,
+    };
+    REPLY_BYTES + bytes
 }
 
-/// What versions count for, in bytes.
+/// How long a vnode's answer was on the wire, with its frame; the answers of anti-entropy are counted where
+/// they are sent.
+fn answer_bytes(answer: &Incoming) -> usize {
+    let bytes = match answer {
+        Incoming::Read(it) => codec::encoded_len(it),
+        Incoming::Stored(it) => codec::encoded_len(it),
+        Incoming::Purged(it) => codec::encoded_len(it),
+        Incoming::Roots(_) | Incoming::Ranges(_) | Incoming::Keys(_) => return 0,
+    };
+    REPLY_BYTES + bytes
+}
+
+/// What versions weigh in memory, in bytes.
 pub(crate) fn bytes_of(versions: &Versions) -> usize {
-    versions.value_bytes() + versions.len() * DIGEST_BYTES
+    versions.value_bytes() + versions.len() * VERSION_BYTES
 }

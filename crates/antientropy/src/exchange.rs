@@ -9,7 +9,8 @@
 //! ```
 //!
 //! The second look tells what is missing from what is only on its way: under writes two healthy replicas
-//! differ all the time, and nothing is moved for that. The walk has one question under way at a time.
+//! differ all the time, and nothing is moved for that. What the other side had a moment ago and is not here
+//! yet is missing, which needs no second question. The walk has one question under way at a time.
 //! Everything behind it is bounded: it goes on only as fast as what it finds is dealt with. A question
 //! that fails is asked again a bounded number of times; its range is put back where it came from.
 
@@ -24,10 +25,11 @@ use std::{
 
 use anello_protocol::{
     id::{KeyspaceId, NodeId, PartitionId},
-    key::KeyHash,
+    key::{DataKey, KeyHash},
     merkle::{EntryDigest, HashRange},
     message::replica::Refusal,
     time::Moment,
+    version::VersionsDigest,
 };
 
 use crate::{
@@ -85,8 +87,17 @@ struct Suspect {
     due: Moment,
     /// How often it has been looked at.
     looks: u8,
-    /// What differed: the digests here and there.
-    seen: BTreeMap<KeyHash, (EntryDigest, EntryDigest)>,
+    /// What differed.
+    seen: Differing,
+}
+
+/// What differed in a range when it was looked at.
+#[derive(Debug, Default)]
+struct Differing {
+    /// The digests here and there.
+    digests: BTreeMap<KeyHash, (EntryDigest, EntryDigest)>,
+    /// Of which this node held nothing: what the other side holds.
+    missing: Vec<(DataKey, VersionsDigest)>,
 }
 
 /// How a unit ended.

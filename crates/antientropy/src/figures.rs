@@ -29,8 +29,8 @@ pub struct Figures {
     pub keys_pulled: u64,
     /// How many keys were joined at other nodes from here.
     pub keys_sent: u64,
-    /// How much was sent for it, by this node or to it at its request, in bytes of keys, values and
-    /// digests. So what passes between two nodes is counted once.
+    /// How much was sent for it, by this node or to it at its request, in bytes of messages as they are
+    /// framed. So what passes between two nodes is counted once.
     pub bytes_sent: u64,
     /// How many digests were compared.
     pub hashes_compared: u64,

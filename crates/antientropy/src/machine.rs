@@ -25,8 +25,6 @@ use crate::{
     units::{Ended, Tree, Units},
 };
 
-/// How long a node that was found to differ by another gives that one to mend it, before it looks itself.
-const OTHERS_TURN: Duration = Duration::from_secs(8);
 /// The least time between two looks after what is due.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 
@@ -36,6 +34,8 @@ pub struct AntiEntropy {
     pub(crate) desk: Desk,
     pub(crate) schedule: Schedule,
     pub(crate) units: Units,
+    /// Trees that are walked before others if they differ.
+    urgent: BTreeSet<Tree>,
     answering: Answering,
     scrub: Scrub,
 }
@@ -47,6 +47,7 @@ impl AntiEntropy {
             desk: Desk::new(node, config, seed),
             schedule: Schedule::default(),
             units: Units::default(),
+            urgent: BTreeSet::new(),
             answering: Answering::default(),
             scrub: Scrub::default(),
         }
@@ -152,13 +153,13 @@ impl AntiEntropy {
     }
 
     fn answered(&mut self, ticket: Ticket, outcome: Result<Incoming, CallFailure>) {
-        match self.desk.owner(ticket) {
+        match self.desk.answered(ticket, &outcome) {
             Some(Owner::Sweep(peer)) => {
                 let Some(peer) = self.schedule.peers.get_mut(&peer) else { return };
                 let Some(sweep) = &mut peer.sweep else { return };
-                let rounds = sweep.rounds.clone();
                 if let Some(compared) = sweep.answered(&mut self.desk, outcome) {
-                    self.compared(&compared, &rounds, self.desk.now.moment);
+                    self.compared(&compared);
+                    self.walk(&compared);
                 }
             }
             Some(Owner::Walk(unit)) => {
@@ -183,11 +184,12 @@ impl AntiEntropy {
     fn looked(&mut self, ticket: Ticket, looked: Looked) {
         match self.desk.owner(ticket) {
             Some(Owner::Answer) => {
-                if let Some(compared) = self.answering.looked(&mut self.desk, ticket, looked) {
-                    self.schedule.compared_by(&self.desk, &compared.peer);
-                    // The other node mends what differs; whether it has is seen after that.
-                    let later = self.desk.now.moment + self.desk.jitter(OTHERS_TURN);
-                    self.compared(&compared, &[], later);
+                if let Some(mut compared) = self.answering.looked(&mut self.desk, ticket, looked) {
+                    let differs = compared.partitions.iter().any(|(_, differs)| *differs);
+                    if !self.schedule.compared_by(&mut self.desk, &compared.peer, differs) {
+                        compared.partitions.retain(|(_, differs)| !differs);
+                    }
+                    self.compared(&compared);
                 }
             }
             Some(Owner::Sweep(peer)) => {
@@ -214,8 +216,8 @@ impl AntiEntropy {
         }
     }
 
-    /// Roots were compared: what is equal is in step, and what differs is walked.
-    fn compared(&mut self, compared: &Compared, rounds: &[u64], walk_at: Moment) {
+    /// Roots were compared: what is equal is in step.
+    fn compared(&mut self, compared: &Compared) {
         let Compared { peer, keyspace, partitions } = compared;
         let wall_ms = self.desk.now.wall_ms;
         for (partition, differs) in partitions {
@@ -223,7 +225,6 @@ impl AntiEntropy {
             let Some(pair) = self.schedule.pair(peer, tree) else { continue };
             if *differs {
                 pair.differs = true;
-                self.add_unit(tree, peer, rounds, walk_at, false);
             } else {
                 let now = Some(wall_ms);
                 *pair = Pair { in_step_ms: now, caught_up_ms: now, differs: false };
@@ -232,20 +233,38 @@ impl AntiEntropy {
         }
     }
 
-    /// A tree is walked with all nodes that share it, before others.
+    /// What a sweep has found to differ is walked. Where that is done with another node already, most often
+    /// nothing is left to do then: the sweep is repeated instead, which costs a digest a tree.
+    fn walk(&mut self, compared: &Compared) {
+        let Compared { peer, keyspace, partitions } = compared;
+        let rounds = self.schedule.swept_for(peer);
+        for (partition, _) in partitions.iter().filter(|(_, differs)| *differs) {
+            let tree = (*keyspace, *partition);
+            if self.units.has_other(tree, peer) {
+                self.schedule.put_behind(peer, tree);
+            } else {
+                self.add_unit(tree, peer, &rounds);
+            }
+        }
+    }
+
+    /// A tree is compared with all nodes that share it, and walked before others. Several nodes may ask for
+    /// the same, and each of those it is compared with may have what is missing, so roots are compared first.
     fn compare_with_all(&mut self, tree: Tree) {
         for peer in self.schedule.sharers(tree) {
+            self.urgent.insert(tree);
             if self.schedule.is_reachable(&peer) {
-                self.add_unit(tree, &peer, &[], self.desk.now.moment, true);
+                self.schedule.sweep_soon(&peer, tree);
             } else {
                 self.schedule.mark_due(&peer);
             }
         }
     }
 
-    fn add_unit(&mut self, tree: Tree, peer: &NodeId, rounds: &[u64], at: Moment, is_first: bool) {
+    fn add_unit(&mut self, tree: Tree, peer: &NodeId, rounds: &[u64]) {
         if self.schedule.is_reachable(peer) {
-            let new = self.units.add(tree, peer, rounds, at, is_first);
+            let is_first = self.urgent.remove(&tree);
+            let new = self.units.add(tree, peer, rounds, self.desk.now.moment, is_first);
             self.schedule.rounds.unit_added(&new);
         }
     }
@@ -257,6 +276,7 @@ impl AntiEntropy {
         self.schedule.adopt(&mut self.desk, &view);
         self.desk.adopt(view);
         self.scrub.retain(&self.schedule.held);
+        self.urgent.retain(|tree| self.schedule.held.contains(*tree));
         self.drop_unwanted();
     }
 
@@ -272,6 +292,7 @@ impl AntiEntropy {
     fn ended(&mut self, ended: Ended) {
         let Ended { tree, peer, rounds, outcome, is_one_way, dropped } = ended;
         self.schedule.rounds.unit_ended(&rounds);
+        self.schedule.walked(tree);
         if dropped > 0 {
             let ((keyspace, partition), keys) = (tree, dropped);
             self.desk.report(Report::Dropped { keyspace, partition, keys });

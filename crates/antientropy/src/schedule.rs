@@ -3,7 +3,8 @@
 //! Of two nodes the one with the smaller name compares, once a round. Either does whatever its name: after
 //! its own start, when the other comes back (after its hints had a chance, and once more a round later),
 //! when it was told that hints were dropped, and when it has not been compared with for two rounds. A node
-//! that can't be reached is skipped, and is due when it comes back.
+//! that can't be reached is skipped, and is due when it comes back. Whoever was away itself goes first: it
+//! fetches from one node after another what else all others would bring it at once.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,6 +22,11 @@ use crate::{desk::Desk, rounds::Rounds, sweep::Sweep, units::Tree};
 
 /// How long after a start, or after a node came back, roots are compared.
 pub(crate) const CALM: Duration = Duration::from_secs(3);
+/// How long a node that has come back, or has found what differs, has to mend it before the other looks.
+const OTHERS_TURN: Duration = Duration::from_secs(8);
+/// For how long after its own comparison a node knows better than what another finds: the other only looks
+/// whether that has mended everything, and is not to be looked after in its turn.
+const JUST_SWEPT: Duration = Duration::from_secs(16);
 /// How soon to try again with a node that was never compared with, because it did not answer.
 const AGAIN: Duration = Duration::from_secs(10);
 /// The most sweeps at once.
@@ -89,8 +95,14 @@ pub(crate) struct Peer {
     compared: Option<Moment>,
     /// When to compare outside of rounds.
     checks: BTreeSet<Moment>,
+    /// When this node last compared.
+    swept: Option<Moment>,
     /// The rounds that wait for the next sweep, if one is wanted.
     wanted: Option<Vec<u64>>,
+    /// Trees that differ and are walked with another node: when none is left, there is another sweep.
+    behind: BTreeSet<Tree>,
+    /// The rounds that wait for that one.
+    behind_rounds: Vec<u64>,
     pub(crate) sweep: Option<Sweep>,
 }
 
@@ -101,6 +113,8 @@ pub(crate) struct Schedule {
     pub(crate) peers: BTreeMap<NodeId, Peer>,
     pub(crate) rounds: Rounds,
     unreachable: BTreeSet<NodeId>,
+    /// When this node could last reach less than half of the others.
+    was_away: Option<Moment>,
     next_round: Option<Moment>,
 }
 
@@ -140,10 +154,17 @@ impl Schedule {
                 is_due: true,
                 compared: None,
                 checks: BTreeSet::new(),
+                swept: None,
                 wanted: None,
+                behind: BTreeSet::new(),
+                behind_rounds: Vec::new(),
                 sweep: None,
             });
             peer.pairs.retain(|tree, _| trees.contains(tree));
+            if !peer.behind.is_empty() {
+                peer.behind.retain(|tree| trees.contains(tree));
+                peer.catch_up();
+            }
             let before = peer.pairs.len();
             for tree in trees {
                 peer.pairs.entry(tree).or_default();
@@ -168,6 +189,11 @@ impl Schedule {
             true => self.unreachable.remove(node),
             false => self.unreachable.insert(node.clone()),
         };
+        let now = desk.now.moment;
+        if self.peers.values().filter(|peer| !peer.is_reachable).count() * 2 > self.peers.len() {
+            self.was_away = Some(now);
+        }
+        let was_away = self.was_away.is_some_and(|at| now < at + CALM);
         let Some(peer) = self.peers.get_mut(node) else { return };
         let was_reachable = std::mem::replace(&mut peer.is_reachable, is_reachable);
         if was_reachable && !is_reachable {
@@ -175,7 +201,8 @@ impl Schedule {
             peer.checks.clear();
             self.interrupt(node);
         } else if is_reachable && !was_reachable {
-            let soon = desk.now.moment + CALM + desk.jitter(CALM / 6);
+            let turn = if was_away { Duration::ZERO } else { OTHERS_TURN };
+            let soon = now + CALM + desk.jitter(CALM / 6) + turn;
             peer.checks.extend([soon, soon + desk.config.round]);
         }
     }
@@ -216,7 +243,9 @@ impl Schedule {
                 self.rounds.sweep_ended(&sweep.rounds);
                 peer.sweep = None;
                 peer.is_due = !is_well;
-                peer.compared = if is_well { Some(now) } else { peer.compared };
+                if is_well {
+                    (peer.compared, peer.swept) = (Some(now), Some(now));
+                }
                 if peer.compared.is_none() {
                     peer.checks.insert(now + desk.jitter(AGAIN));
                 }
@@ -225,10 +254,43 @@ impl Schedule {
         }
     }
 
-    /// The other node has compared with this one.
-    pub(crate) fn compared_by(&mut self, desk: &Desk, peer: &NodeId) {
-        if let Some(peer) = self.peers.get_mut(peer) {
-            peer.compared = Some(desk.now.moment);
+    /// The other node has compared with this one. What differs it mends, and whether it has is seen after
+    /// that. Says whether that it differs is news.
+    pub(crate) fn compared_by(&mut self, desk: &mut Desk, peer: &NodeId, differs: bool) -> bool {
+        let Some(peer) = self.peers.get_mut(peer) else { return false };
+        let now = desk.now.moment;
+        peer.compared = Some(now);
+        let has_swept = peer.swept.is_some_and(|swept| now < swept + JUST_SWEPT);
+        if !differs || has_swept || peer.sweep.is_some() {
+            return false;
+        }
+        let turn = now + OTHERS_TURN * 3 / 2;
+        if peer.checks.first().is_none_or(|check| *check > turn) {
+            peer.checks.insert(now + desk.jitter(OTHERS_TURN));
+        }
+        true
+    }
+
+    /// The rounds that a sweep is for that goes on.
+    pub(crate) fn swept_for(&self, peer: &NodeId) -> Vec<u64> {
+        let Some(peer) = self.peers.get(peer) else { return Vec::new() };
+        let swept = peer.sweep.iter().flat_map(|sweep| &sweep.rounds);
+        swept.chain(&peer.behind_rounds).copied().collect()
+    }
+
+    /// The sweep that goes on has met a tree that is walked with another node.
+    pub(crate) fn put_behind(&mut self, peer: &NodeId, tree: Tree) {
+        let Some(peer) = self.peers.get_mut(peer) else { return };
+        peer.behind.insert(tree);
+        let swept = peer.sweep.as_mut().map(|sweep| std::mem::take(&mut sweep.rounds));
+        peer.behind_rounds.extend(swept.into_iter().flatten());
+    }
+
+    /// A tree is not walked any more.
+    pub(crate) fn walked(&mut self, tree: Tree) {
+        for peer in self.peers.values_mut().filter(|peer| peer.behind.contains(&tree)) {
+            peer.behind.remove(&tree);
+            peer.catch_up();
         }
     }
 
@@ -244,6 +306,15 @@ impl Schedule {
 
     pub(crate) fn is_reachable(&self, peer: &NodeId) -> bool {
         self.peers.get(peer).is_some_and(|peer| peer.is_reachable)
+    }
+
+    /// A node is compared with for a tree as soon as can be, unless that waits for another node's anyway.
+    pub(crate) fn sweep_soon(&mut self, peer: &NodeId, tree: Tree) {
+        if let Some(peer) = self.peers.get_mut(peer)
+            && !peer.behind.contains(&tree)
+        {
+            peer.want(None);
+        }
     }
 
     /// A tree is to be compared with a node in the next round in any case.
@@ -264,7 +335,11 @@ impl Schedule {
 
     fn begin_round(&mut self, desk: &Desk) {
         let Some(round) = self.rounds.begin() else { return };
-        for (id, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.is_reachable) {
+        // Who has just come back mends what it has missed first, and is looked after then.
+        let soon = desk.now.moment + CALM + OTHERS_TURN * 2;
+        let has_check = |peer: &Peer| peer.checks.first().is_some_and(|check| *check < soon);
+        let peers = self.peers.iter_mut();
+        for (id, peer) in peers.filter(|(_, peer)| peer.is_reachable && !has_check(peer)) {
             let overdue = peer
                 .compared
                 .is_none_or(|compared| desk.now.moment.since(compared) > desk.config.round * 5 / 2);
@@ -279,14 +354,24 @@ impl Schedule {
     fn interrupt(&mut self, node: &NodeId) {
         let Some(peer) = self.peers.get_mut(node) else { return };
         let swept = peer.sweep.take().map(|sweep| sweep.rounds);
-        for rounds in swept.into_iter().chain(peer.wanted.take()) {
+        peer.behind.clear();
+        let behind = std::mem::take(&mut peer.behind_rounds);
+        for rounds in swept.into_iter().chain(peer.wanted.take()).chain([behind]) {
             self.rounds.sweep_ended(&rounds);
         }
     }
 }
 
 impl Peer {
-    fn want(&mut self, round: Option<u64>) {
-        self.wanted.get_or_insert_default().extend(round);
+    fn want(&mut self, rounds: impl IntoIterator<Item = u64>) {
+        self.wanted.get_or_insert_default().extend(rounds);
+    }
+
+    /// Compares again, once nothing is behind others any more.
+    fn catch_up(&mut self) {
+        if self.behind.is_empty() {
+            let rounds = std::mem::take(&mut self.behind_rounds);
+            self.want(rounds);
+        }
     }
 }

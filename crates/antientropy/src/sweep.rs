@@ -1,4 +1,5 @@
-//! A sweep: the roots of all trees that are shared with one node are compared, a message at a time.
+//! A sweep: the roots of all trees that are shared with one node are compared, a message at a time: first
+//! as sums of several, then singly where these differ.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,8 +9,9 @@ use std::{
 
 use anello_protocol::{
     id::{KeyspaceId, NodeId, PartitionId},
+    merkle::EntryDigest,
     message::{
-        repair::{CompareRoots, MAX_ROOTS},
+        repair::{CompareRoots, MAX_ROOTS, RootSum},
         replica::Refusal,
     },
     time::Moment,
@@ -49,8 +51,8 @@ pub(crate) struct Sweep {
 enum Step {
     Idle,
     Looking(KeyspaceId, Vec<PartitionId>),
-    /// About these, the last of a stretch that ends with that one.
-    Asking(KeyspaceId, Vec<PartitionId>, Option<PartitionId>),
+    /// About these sums of these roots, of a stretch that ends with that partition.
+    Asking(KeyspaceId, Vec<RootSum>, Vec<(PartitionId, EntryDigest)>, Option<PartitionId>),
 }
 
 impl Sweep {
@@ -108,11 +110,21 @@ impl Sweep {
             self.last = last.map(|last| (keyspace, last));
             return;
         }
-        let asked = roots.iter().map(|(partition, _)| *partition).collect();
-        desk.counts.hashes_compared += roots.len() as u64;
-        let message = CompareRoots { epoch: desk.epoch(), keyspace, roots };
+        self.ask(desk, keyspace, summed(&roots), roots, last);
+    }
+
+    fn ask(
+        &mut self,
+        desk: &mut Desk,
+        keyspace: KeyspaceId,
+        sums: Vec<RootSum>,
+        roots: Vec<(PartitionId, EntryDigest)>,
+        last: Option<PartitionId>,
+    ) {
+        desk.counts.hashes_compared += sums.len() as u64;
+        let message = CompareRoots { epoch: desk.epoch(), keyspace, sums: sums.clone() };
         desk.send(Owner::Sweep(self.peer.clone()), &self.peer, Outgoing::Roots(message));
-        self.step = Step::Asking(keyspace, asked, last);
+        self.step = Step::Asking(keyspace, sums, roots, last);
     }
 
     /// The other node has answered, or not: says what it came to.
@@ -121,8 +133,8 @@ impl Sweep {
         desk: &mut Desk,
         outcome: Result<Incoming, CallFailure>,
     ) -> Option<Compared> {
-        let Step::Asking(keyspace, asked, last) = std::mem::replace(&mut self.step, Step::Idle)
-        else {
+        let step = std::mem::replace(&mut self.step, Step::Idle);
+        let Step::Asking(keyspace, sums, roots, last) = step else {
             return None;
         };
         let differing = expect(outcome, |incoming| match incoming {
@@ -137,8 +149,23 @@ impl Sweep {
             }
         };
         self.failures = 0;
-        self.last = last.map(|last| (keyspace, last));
-        let partitions = asked.into_iter().map(|it| (it, differing.contains(&it))).collect();
+        let mut partitions = Vec::with_capacity(roots.len());
+        let mut unclear = BTreeSet::new();
+        for sum in sums {
+            let differs = differing.contains(&sum.first);
+            if differs && sum.others != 0 {
+                unclear.extend(sum.partitions());
+            } else {
+                partitions.extend(sum.partitions().map(|partition| (partition, differs)));
+            }
+        }
+        if unclear.is_empty() {
+            self.last = last.map(|last| (keyspace, last));
+        } else {
+            let roots = roots.into_iter().filter(|(partition, _)| unclear.contains(partition));
+            let roots: Vec<_> = roots.collect();
+            self.ask(desk, keyspace, roots.iter().map(single).collect(), roots, last);
+        }
         Some(Compared { peer: self.peer.clone(), keyspace, partitions })
     }
 
@@ -157,4 +184,18 @@ impl Sweep {
         }
         self.pause_until = Some(desk.now.moment + desk.jitter(PAUSE * (1 << self.failures)));
     }
+}
+
+fn single((partition, root): &(PartitionId, EntryDigest)) -> RootSum {
+    RootSum { first: *partition, others: 0, digest: *root }
+}
+
+fn summed(roots: &[(PartitionId, EntryDigest)]) -> Vec<RootSum> {
+    let mut sums: Vec<RootSum> = Vec::new();
+    for (partition, root) in roots {
+        if !sums.last_mut().is_some_and(|sum| sum.add(*partition, *root)) {
+            sums.push(single(&(*partition, *root)));
+        }
+    }
+    sums
 }

@@ -38,7 +38,7 @@ const WALKED_MAX: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct Units {
     units: BTreeMap<u64, Unit>,
-    by_place: BTreeMap<(NodeId, Tree), u64>,
+    by_tree: BTreeMap<Tree, BTreeMap<NodeId, u64>>,
     queue: VecDeque<u64>,
     running: BTreeMap<u64, Exchange>,
     busy: BTreeSet<Tree>,
@@ -81,9 +81,9 @@ impl Units {
         not_before: Moment,
         is_first: bool,
     ) -> Vec<u64> {
-        let place = (peer.clone(), tree);
-        let is_new = !self.by_place.contains_key(&place);
-        let id = *self.by_place.entry(place).or_insert(self.next_id);
+        let of_tree = self.by_tree.entry(tree).or_default();
+        let is_new = !of_tree.contains_key(peer);
+        let id = *of_tree.entry(peer.clone()).or_insert(self.next_id);
         if is_new {
             self.next_id += 1;
             let (peer, rounds) = (peer.clone(), Vec::new());
@@ -101,6 +101,11 @@ impl Units {
             self.queue.push_back(id);
         }
         new
+    }
+
+    /// Whether a tree is walked, or is going to be, with some node other than this one.
+    pub(crate) fn has_other(&self, tree: Tree, peer: &NodeId) -> bool {
+        self.by_tree.get(&tree).is_some_and(|units| !units.contains_key(peer))
     }
 
     pub(crate) fn waiting(&self) -> usize {
@@ -165,8 +170,8 @@ impl Units {
         desk: &mut Desk,
         is_wanted: impl Fn(&NodeId, Tree) -> bool,
     ) -> Vec<Ended> {
-        let places = self.by_place.iter().filter(|((peer, tree), _)| !is_wanted(peer, *tree));
-        let ids: BTreeSet<u64> = places.map(|(_, id)| *id).collect();
+        let unwanted = self.units.iter().filter(|(_, unit)| !is_wanted(&unit.peer, unit.tree));
+        let ids: BTreeSet<u64> = unwanted.map(|(id, _)| *id).collect();
         if ids.is_empty() {
             return Vec::new();
         }
@@ -227,7 +232,12 @@ impl Units {
 
     fn end(&mut self, desk: &mut Desk, id: u64) -> Option<Ended> {
         let Unit { tree, peer, rounds, .. } = self.units.remove(&id)?;
-        self.by_place.remove(&(peer.clone(), tree));
+        if let Some(of_tree) = self.by_tree.get_mut(&tree) {
+            of_tree.remove(&peer);
+            if of_tree.is_empty() {
+                self.by_tree.remove(&tree);
+            }
+        }
         let exchange = self.stop(desk, id);
         let outcome = exchange.as_ref().and_then(Exchange::outcome);
         let is_one_way = exchange.as_ref().is_some_and(|exchange| exchange.is_one_way);

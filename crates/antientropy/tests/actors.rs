@@ -23,7 +23,7 @@ use anello_protocol::{
     merkle::{EntryDigest, HashRange},
     message::{
         hint::MarkForRepair,
-        repair::{CompareKeys, CompareRanges, CompareRoots, MAX_RANGES, MAX_ROOTS},
+        repair::{CompareKeys, CompareRanges, CompareRoots, MAX_RANGES, MAX_ROOTS, RootSum},
         replica::{Held, ReadVersions, Refusal, StoreVersions, Stored},
     },
     time::HybridTime,
@@ -258,12 +258,12 @@ fn what_no_node_would_ask_is_refused() {
         let refs = refs(router, Caller::Node(node("eu-x")));
         let (epoch, keyspace, partition) = (Epoch(1), KEYSPACE, PartitionId(1));
         let zero = EntryDigest::default();
-        let long = vec![(PartitionId(0), zero); MAX_ROOTS + 1];
-        let answer = refs.roots.call(CompareRoots { epoch, keyspace, roots: long }, soon()).await;
+        let sum = |partition| RootSum { first: PartitionId(partition), others: 0, digest: zero };
+        let long = vec![sum(0); MAX_ROOTS + 1];
+        let answer = refs.roots.call(CompareRoots { epoch, keyspace, sums: long }, soon()).await;
         assert!(matches!(answer, Err(CallError::Refused(_))), "{answer:?}");
-        let foreign = vec![(PartitionId(77), zero)];
-        let answer =
-            refs.roots.call(CompareRoots { epoch, keyspace, roots: foreign }, soon()).await;
+        let foreign = vec![sum(77)];
+        let answer = refs.roots.call(CompareRoots { epoch, keyspace, sums: foreign }, soon()).await;
         assert_eq!(answer, Ok(Err(Refusal::NotOwner)));
         let root = |partition| HashRange::of_partition(PartitionId(partition), PARTITIONS);
         for ranges in [vec![(root(1), [zero; 16]); MAX_RANGES + 1], vec![(root(2), [zero; 16])]] {
@@ -277,7 +277,8 @@ fn what_no_node_would_ask_is_refused() {
             (root(1), vec![(root(2).first(), zero)]),
             (whole, Vec::new()),
         ] {
-            let asked = CompareKeys { epoch, keyspace, partition, range, entries };
+            let is_whole = true;
+            let asked = CompareKeys { epoch, keyspace, partition, range, entries, is_whole };
             let answer = refs.keys.call(asked, soon()).await;
             assert!(matches!(answer, Err(CallError::Refused(_))), "{answer:?}");
         }

@@ -1,5 +1,6 @@
 //! Bytes on the wire and on disk: postcard, bounded, with nothing left over.
 
+use postcard::ser_flavors::Size;
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
@@ -26,6 +27,12 @@ pub enum DecodeError {
 /// Encodes a message.
 pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
     postcard::to_stdvec(message).expect("messages are plain data, which always encodes")
+}
+
+/// How many bytes [`encode`] makes of a message, without making them.
+pub fn encoded_len<T: Serialize>(message: &T) -> usize {
+    postcard::serialize_with_flavor(message, Size::default())
+        .expect("messages are plain data, which always encodes")
 }
 
 /// Decodes a message; every byte must belong to it.

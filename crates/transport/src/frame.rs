@@ -23,6 +23,10 @@ use crate::{CallContext, CallError, MAX_TRACESTATE_BYTES, TraceContext};
 
 /// Bytes of the length in front of a frame.
 pub(crate) const LENGTH_BYTES: usize = 4;
+/// Bytes of a request beside its message, outside of any trace.
+pub const REQUEST_BYTES: usize = LENGTH_BYTES + 9 + 2 + 4 + 1;
+/// Bytes of a reply's frame beside the reply.
+pub const REPLY_BYTES: usize = LENGTH_BYTES + 9;
 /// The most bytes that a frame has beside its message or reply: a request with the longest tracestate.
 pub(crate) const MAX_OVERHEAD_BYTES: usize = LENGTH_BYTES + 9 + 2 + 4 + 28 + MAX_TRACESTATE_BYTES;
 /// The longest text of a failure; more is cut off.

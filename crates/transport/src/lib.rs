@@ -43,6 +43,7 @@ pub use actor_ref::ActorRef;
 pub use call::{Call, CallContext, CallError, Caller};
 pub use call_future::CallFuture;
 pub use config::{LinkConfig, ListenerConfig, PeersConfig};
+pub use frame::{REPLY_BYTES, REQUEST_BYTES};
 pub use identity::{Identity, IdentityError, TlsFiles, TlsPem};
 pub use listener::{Listener, Worker};
 pub use peers::Peers;

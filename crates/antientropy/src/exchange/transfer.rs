@@ -157,7 +157,6 @@ impl Exchange {
     ) -> bool {
         let Move { key, mine, .. } = &transfer.what;
         let bytes = bytes_of(&versions);
-        desk.pay(key.key.as_bytes().len() + bytes);
         desk.bytes_at_hand = desk.bytes_at_hand - transfer.bytes + bytes;
         transfer.bytes = bytes;
         if versions.is_empty() {

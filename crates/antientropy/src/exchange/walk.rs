@@ -1,6 +1,6 @@
 //! The walk of a unit: from the root of the tree to the keys that differ.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anello_protocol::{
     id::KeyspaceId,
@@ -10,7 +10,7 @@ use anello_protocol::{
     version::VersionsDigest,
 };
 
-use super::{Exchange, Failure, SETTLE, Suspect, expect, transfer::Move};
+use super::{Differing, Exchange, Failure, SETTLE, Suspect, expect, transfer::Move};
 use crate::{
     desk::{Desk, Owner},
     events::{CallFailure, Incoming, Outgoing, Report},
@@ -50,7 +50,7 @@ pub(super) struct Probe {
     /// How often it has been looked at.
     looks: u8,
     /// What differed the last time.
-    seen: BTreeMap<KeyHash, (EntryDigest, EntryDigest)>,
+    seen: Differing,
 }
 
 impl Exchange {
@@ -69,7 +69,7 @@ impl Exchange {
             && let Some(range) = self.by_keys.pop()
         {
             desk.look(owner, Look::Keys { keyspace, range });
-            self.step = Step::LookingAtKeys(Probe { range, looks: 0, seen: BTreeMap::new() });
+            self.step = Step::LookingAtKeys(Probe { range, looks: 0, seen: Differing::default() });
         } else if self.by_keys.len() < BY_KEYS_MAX && !self.frontier.is_empty() {
             let from = self.frontier.len().saturating_sub(MAX_RANGES);
             let ranges = self.frontier.split_off(from);
@@ -108,14 +108,7 @@ impl Exchange {
                     self.frontier.push(probe.range);
                     return;
                 }
-                let entries = by_hash(&found.entries).into_iter().collect::<Vec<_>>();
-                desk.counts.hashes_compared += entries.len() as u64;
-                let (epoch, partition) = (desk.epoch(), self.partition);
-                let range = probe.range;
-                let keys =
-                    CompareKeys { epoch, keyspace: self.keyspace, partition, range, entries };
-                desk.send(Owner::Walk(self.id), &self.peer, Outgoing::Keys(keys));
-                self.step = Step::ComparingKeys(probe, found.entries);
+                self.compare_keys(desk, probe, found.entries);
             }
             (step, Looked::Untrusted) => {
                 desk.untrusted.insert((self.keyspace, self.partition));
@@ -152,7 +145,7 @@ impl Exchange {
                     _ => None,
                 });
                 match differ {
-                    Ok(differ) if is_sound(&differ, probe.range) => {
+                    Ok(differ) if is_sound(&differ, &probe) => {
                         self.failures = 0;
                         self.keys_compared(desk, probe, entries, differ);
                     }
@@ -193,6 +186,35 @@ impl Exchange {
         }
     }
 
+    fn compare_keys(&mut self, desk: &mut Desk, mut probe: Probe, found: Vec<Entry>) {
+        let mut mine = by_hash(&found);
+        let is_whole = probe.looks == 0;
+        if !is_whole {
+            self.move_missing(&mut probe.seen, &mine);
+            if probe.seen.digests.is_empty() {
+                return;
+            }
+            let of = |hash| (hash, mine.get(&hash).copied().unwrap_or_default());
+            mine = probe.seen.digests.keys().copied().map(of).collect();
+        }
+        desk.counts.hashes_compared += mine.len() as u64;
+        let (epoch, keyspace, partition) = (desk.epoch(), self.keyspace, self.partition);
+        let (range, entries) = (probe.range, mine.into_iter().collect());
+        let keys = CompareKeys { epoch, keyspace, partition, range, entries, is_whole };
+        desk.send(Owner::Walk(self.id), &self.peer, Outgoing::Keys(keys));
+        self.step = Step::ComparingKeys(probe, found);
+    }
+
+    /// What the other side held at the last look, and is not here yet, is no question any more.
+    fn move_missing(&mut self, seen: &mut Differing, mine: &BTreeMap<KeyHash, EntryDigest>) {
+        for (key, theirs) in std::mem::take(&mut seen.missing) {
+            if !mine.contains_key(&key.hash) {
+                seen.digests.remove(&key.hash);
+                self.moves.push_back(Move::new(key, None, Some(theirs)));
+            }
+        }
+    }
+
     fn keys_compared(
         &mut self,
         desk: &mut Desk,
@@ -211,25 +233,25 @@ impl Exchange {
             let of = |side: &BTreeMap<KeyHash, EntryDigest>| side.get(hash).copied();
             (of(&mine).unwrap_or_default(), of(&theirs).unwrap_or_default())
         };
-        let mut moving = BTreeMap::new();
+        let mut moving = BTreeSet::new();
         let mut left = BTreeMap::new();
-        for hash in &differ.hashes {
+        for hash in differ.lacking.iter().chain(theirs.keys()) {
             let pair = pair(hash);
-            match probe.seen.get(hash) {
+            if probe.seen.digests.get(hash) == Some(&pair) {
                 // The same as before: nothing is on its way.
-                Some(seen) if *seen == pair => moving.insert(*hash, ()),
-                _ => left.insert(*hash, pair).map(drop),
-            };
+                moving.insert(*hash);
+            } else {
+                left.insert(*hash, pair);
+            }
         }
         let looks = probe.looks + 1;
         let is_last = looks >= LOOKS_MAX;
         if is_last && desk.quarantined.contains(&self.partition) {
             // A quarantine must end under writes as well. What is written from here on comes here by itself,
             // so it is enough to have what the other side holds at this moment.
-            moving.extend(std::mem::take(&mut left).into_keys().map(|hash| (hash, ())));
+            moving.extend(std::mem::take(&mut left).into_keys());
         }
-        self.moves
-            .extend(moves(self.keyspace, &entries, &differ, |hash| moving.contains_key(&hash)));
+        self.moves.extend(moves(self.keyspace, &entries, &differ, |hash| moving.contains(&hash)));
         if left.is_empty() {
             return;
         }
@@ -237,8 +259,13 @@ impl Exchange {
             self.is_unsettled = true;
             return;
         }
-        let due = desk.now.moment + SETTLE;
-        self.suspects.push_back(Suspect { range: probe.range, due, looks, seen: left });
+        let is_missing = |hash: &KeyHash| left.contains_key(hash) && !mine.contains_key(hash);
+        let missing = differ.held.into_iter().filter(|(_, hash, _)| is_missing(hash));
+        let keyspace = self.keyspace;
+        let missing =
+            missing.map(|(key, hash, digest)| (DataKey { hash, keyspace, key }, digest)).collect();
+        let (due, seen) = (desk.now.moment + SETTLE, Differing { digests: left, missing });
+        self.suspects.push_back(Suspect { range: probe.range, due, looks, seen });
     }
 
     /// There is more on the other side than fits into an answer: its parts are compared.
@@ -312,9 +339,13 @@ fn held_by_hash(keyspace: KeyspaceId, differ: &KeysDiffer) -> BTreeMap<KeyHash, 
 }
 
 /// Whether an answer is about what was asked, and within its bounds.
-fn is_sound(differ: &KeysDiffer, range: HashRange) -> bool {
-    differ.hashes.len() <= 2 * MAX_KEYS
+fn is_sound(differ: &KeysDiffer, probe: &Probe) -> bool {
+    let is_asked = |hash: &KeyHash| match probe.looks {
+        0 => probe.range.contains(*hash),
+        _ => probe.seen.digests.contains_key(hash),
+    };
+    differ.lacking.len() <= MAX_KEYS
         && differ.held.len() <= MAX_KEYS
-        && differ.hashes.iter().all(|hash| range.contains(*hash))
-        && differ.held.iter().all(|(_, hash, _)| range.contains(*hash))
+        && differ.lacking.iter().all(is_asked)
+        && differ.held.iter().all(|(_, hash, _)| is_asked(hash))
 }

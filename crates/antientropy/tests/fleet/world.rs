@@ -98,7 +98,7 @@ enum Event {
     },
 }
 
-/// What has gone over the network.
+/// What has gone over the network, in frames.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sent {
     pub(crate) bytes: usize,

@@ -13,9 +13,8 @@ use super::{
 /// Lets nodes keep hints for a moment only.
 const SHORT_HINTS: &str = "\n[hints]\nage_max_s = 1\n";
 const KEYS: usize = 400;
-/// So large that what is sent for each tree and key, to find out which differ, is the smaller part: some
-/// 200 bytes a key.
-const VALUE_BYTES: usize = 4096;
+/// What is sent for each tree and key, to find out which differ, is under a fifth of that.
+const VALUE_BYTES: usize = 1024;
 /// How long a round over a few hundred keys may take.
 const ROUND: Duration = Duration::from_secs(30);
 
@@ -54,7 +53,7 @@ fn a_node_that_was_away_for_long_is_brought_back_by_antientropy_alone() {
     });
 }
 
-/// Writes keys of some kilobytes each through some nodes in turn; says how many bytes.
+/// Writes keys of a kilobyte each through some nodes in turn; says how many bytes.
 fn write(cluster: &Cluster, via: &[&str], name: &str, level: &str, ledger: &Ledger) -> u64 {
     let mut bytes = 0;
     for number in 0..KEYS {

@@ -233,8 +233,9 @@ fn range() -> HashRange {
 }
 
 pub(crate) fn compare_roots() -> CompareRoots {
-    let roots = vec![(PartitionId(17), EntryDigest(0x0123_4567_89ab_cdef))];
-    CompareRoots { epoch: Epoch(7), keyspace: KeyspaceId(1), roots }
+    let digest = EntryDigest(0x0123_4567_89ab_cdef);
+    let sums = vec![RootSum { first: PartitionId(17), others: 0b1010_0000_0000_0001, digest }];
+    CompareRoots { epoch: Epoch(7), keyspace: KeyspaceId(1), sums }
 }
 
 pub(crate) fn compare_ranges() -> CompareRanges {
@@ -250,13 +251,14 @@ pub(crate) fn compare_keys() -> CompareKeys {
         partition: PartitionId(17),
         range: range(),
         entries: vec![(data_key().hash, EntryDigest(5))],
+        is_whole: true,
     }
 }
 
 pub(crate) fn keys_differ() -> KeysDiffer {
     let hash = data_key().hash;
     let held = vec![(key(), hash, VersionsDigest(9))];
-    KeysDiffer { hashes: vec![hash], held, is_too_large: false }
+    KeysDiffer { lacking: vec![hash], held, is_too_large: false }
 }
 
 pub(crate) fn purge_versions() -> PurgeVersions {

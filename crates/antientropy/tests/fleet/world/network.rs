@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anello_antientropy::{CallFailure, Incoming, Outgoing, Ticket};
 use anello_protocol::{codec, id::NodeId, key::DataKey, time::Moment};
+use anello_transport::{REPLY_BYTES, REQUEST_BYTES};
 
 use super::{Event, World};
 
@@ -46,7 +47,7 @@ impl World {
             return self.later(Duration::from_micros(80), event);
         }
         let (bytes, key) = measure(&message);
-        self.count(bytes, key);
+        self.count(REQUEST_BYTES + bytes, key);
         for delay in self.deliveries() {
             let (to, from, message) = (to.clone(), from.clone(), message.clone());
             self.later(delay, Event::Arrives { to, from, life, ticket, message });
@@ -72,7 +73,7 @@ impl World {
                 Incoming::Stored(it) => codec::encode(it).len(),
                 Incoming::Purged(it) => codec::encode(it).len(),
             };
-            self.count(bytes, None);
+            self.count(REPLY_BYTES + bytes, None);
             self.deliveries()
         };
         for delay in deliveries {
