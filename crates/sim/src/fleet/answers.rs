@@ -48,8 +48,8 @@ impl Fleet {
         for slot in &self.slots {
             let (node, disk) = (slot.node.id(), &slot.node.disk);
             let datacenter = slot.node.member().datacenter.clone();
+            let has_lost_it = slot.lost_at.is_some_and(|at| at >= invoked);
             if replicas.contains(node) {
-                let has_lost_it = slot.lost_at.is_some_and(|at| at >= invoked);
                 // What a replica in quarantine may not know of it can't meet.
                 let knows = has_lost_it || !slot.node.is_quarantined();
                 if knows && (has_lost_it || self.model.is_met_in(id, key, &disk.read(key))) {
@@ -63,7 +63,7 @@ impl Fleet {
             let has_hint = replicas.iter().any(|owner| {
                 disk.hint(owner, key).is_some_and(|hint| self.model.is_in(id, &hint.versions))
             });
-            if has_hint {
+            if has_lost_it || has_hint {
                 holders.stand_ins.insert(node.clone(), datacenter);
             }
         }
