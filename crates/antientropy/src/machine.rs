@@ -157,7 +157,7 @@ impl AntiEntropy {
             Some(Owner::Sweep(peer)) => {
                 let Some(peer) = self.schedule.peers.get_mut(&peer) else { return };
                 let Some(sweep) = &mut peer.sweep else { return };
-                if let Some(compared) = sweep.answered(&mut self.desk, outcome) {
+                if let Some(compared) = sweep.answered(&mut self.desk, ticket, outcome) {
                     self.compared(&compared);
                     self.walk(&compared);
                 }
@@ -195,7 +195,7 @@ impl AntiEntropy {
             Some(Owner::Sweep(peer)) => {
                 let peer = self.schedule.peers.get_mut(&peer);
                 if let Some(sweep) = peer.and_then(|peer| peer.sweep.as_mut()) {
-                    sweep.looked(&mut self.desk, looked);
+                    sweep.looked(&mut self.desk, ticket, looked);
                 }
             }
             Some(Owner::Walk(unit)) => {
@@ -234,7 +234,9 @@ impl AntiEntropy {
     }
 
     /// What a sweep has found to differ is walked. Where that is done with another node already, most often
-    /// nothing is left to do then: the sweep is repeated instead, which costs a digest a tree.
+    /// nothing is left to do then: the tree is put behind that instead, and its roots are compared once more,
+    /// which costs a digest. Only what was put behind is: writes make trees differ all the time, and a sweep
+    /// that went over all of them again would never end.
     fn walk(&mut self, compared: &Compared) {
         let Compared { peer, keyspace, partitions } = compared;
         let rounds = self.schedule.swept_for(peer);
@@ -251,8 +253,8 @@ impl AntiEntropy {
     /// A tree is compared with all nodes that share it, and walked before others. Several nodes may ask for
     /// the same, and each of those it is compared with may have what is missing, so roots are compared first.
     fn compare_with_all(&mut self, tree: Tree) {
+        self.urgent.insert(tree);
         for peer in self.schedule.sharers(tree) {
-            self.urgent.insert(tree);
             if self.schedule.is_reachable(&peer) {
                 self.schedule.sweep_soon(&peer, tree);
             } else {

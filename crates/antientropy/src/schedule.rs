@@ -18,7 +18,12 @@ use anello_protocol::{
 };
 use anello_ring::view::View;
 
-use crate::{desk::Desk, rounds::Rounds, sweep::Sweep, units::Tree};
+use crate::{
+    desk::Desk,
+    rounds::Rounds,
+    sweep::{Sweep, Wanted},
+    units::Tree,
+};
 
 /// How long after a start, or after a node came back, roots are compared.
 pub(crate) const CALM: Duration = Duration::from_secs(3);
@@ -97,11 +102,15 @@ pub(crate) struct Peer {
     checks: BTreeSet<Moment>,
     /// When this node last compared.
     swept: Option<Moment>,
-    /// The rounds that wait for the next sweep, if one is wanted.
-    wanted: Option<Vec<u64>>,
-    /// Trees that differ and are walked with another node: when none is left, there is another sweep.
+    /// The rounds that wait for the first check.
+    check_rounds: Vec<u64>,
+    /// What the next sweep is for, if one is wanted.
+    wanted: Option<Wanted>,
+    /// Trees that differ and are walked with another node.
     behind: BTreeSet<Tree>,
-    /// The rounds that wait for that one.
+    /// Those, and such that were: when none is walked any more, they are compared again.
+    missed: BTreeSet<Tree>,
+    /// The rounds that wait for that.
     behind_rounds: Vec<u64>,
     pub(crate) sweep: Option<Sweep>,
 }
@@ -155,14 +164,17 @@ impl Schedule {
                 compared: None,
                 checks: BTreeSet::new(),
                 swept: None,
+                check_rounds: Vec::new(),
                 wanted: None,
                 behind: BTreeSet::new(),
+                missed: BTreeSet::new(),
                 behind_rounds: Vec::new(),
                 sweep: None,
             });
             peer.pairs.retain(|tree, _| trees.contains(tree));
             if !peer.behind.is_empty() {
                 peer.behind.retain(|tree| trees.contains(tree));
+                peer.missed.retain(|tree| trees.contains(tree));
                 peer.catch_up();
             }
             let before = peer.pairs.len();
@@ -212,7 +224,7 @@ impl Schedule {
         let (round, is_new) = self.rounds.start();
         if is_new {
             for peer in self.peers.values_mut().filter(|peer| peer.is_reachable) {
-                peer.want(Some(round));
+                peer.want(&[round]);
                 self.rounds.sweep_added(round);
             }
         }
@@ -231,20 +243,26 @@ impl Schedule {
         for (id, peer) in &mut self.peers {
             while peer.checks.first().is_some_and(|check| *check <= now) {
                 peer.checks.pop_first();
-                peer.want(None);
+                let rounds = std::mem::take(&mut peer.check_rounds);
+                peer.want(&rounds);
             }
             if peer.sweep.is_none() && peer.is_reachable && sweeping < SWEEPS_MAX {
-                peer.sweep = peer.wanted.take().map(|rounds| Sweep::new(id.clone(), rounds));
+                peer.sweep = peer.wanted.take().map(|wanted| Sweep::new(id.clone(), wanted));
                 sweeping += usize::from(peer.sweep.is_some());
             }
             let Some(sweep) = &mut peer.sweep else { continue };
             sweep.advance(desk, &peer.pairs);
             if let Some(is_well) = sweep.ended {
-                self.rounds.sweep_ended(&sweep.rounds);
+                self.rounds.sweep_ended(&sweep.wanted.rounds);
+                let is_whole = sweep.wanted.only.is_none();
                 peer.sweep = None;
-                peer.is_due = !is_well;
-                if is_well {
-                    (peer.compared, peer.swept) = (Some(now), Some(now));
+                match is_well {
+                    true if is_whole => {
+                        peer.is_due = false;
+                        (peer.compared, peer.swept) = (Some(now), Some(now));
+                    }
+                    true => peer.swept = Some(now),
+                    false => peer.is_due = true,
                 }
                 if peer.compared.is_none() {
                     peer.checks.insert(now + desk.jitter(AGAIN));
@@ -261,7 +279,7 @@ impl Schedule {
         let now = desk.now.moment;
         peer.compared = Some(now);
         let has_swept = peer.swept.is_some_and(|swept| now < swept + JUST_SWEPT);
-        if !differs || has_swept || peer.sweep.is_some() {
+        if !differs || has_swept || peer.sweep.is_some() || !peer.is_reachable {
             return false;
         }
         let turn = now + OTHERS_TURN * 3 / 2;
@@ -274,7 +292,7 @@ impl Schedule {
     /// The rounds that a sweep is for that goes on.
     pub(crate) fn swept_for(&self, peer: &NodeId) -> Vec<u64> {
         let Some(peer) = self.peers.get(peer) else { return Vec::new() };
-        let swept = peer.sweep.iter().flat_map(|sweep| &sweep.rounds);
+        let swept = peer.sweep.iter().flat_map(|sweep| &sweep.wanted.rounds);
         swept.chain(&peer.behind_rounds).copied().collect()
     }
 
@@ -282,7 +300,8 @@ impl Schedule {
     pub(crate) fn put_behind(&mut self, peer: &NodeId, tree: Tree) {
         let Some(peer) = self.peers.get_mut(peer) else { return };
         peer.behind.insert(tree);
-        let swept = peer.sweep.as_mut().map(|sweep| std::mem::take(&mut sweep.rounds));
+        peer.missed.insert(tree);
+        let swept = peer.sweep.as_mut().map(|sweep| std::mem::take(&mut sweep.wanted.rounds));
         peer.behind_rounds.extend(swept.into_iter().flatten());
     }
 
@@ -308,12 +327,12 @@ impl Schedule {
         self.peers.get(peer).is_some_and(|peer| peer.is_reachable)
     }
 
-    /// A node is compared with for a tree as soon as can be, unless that waits for another node's anyway.
+    /// A tree is compared with a node as soon as can be, unless that waits for another node's anyway.
     pub(crate) fn sweep_soon(&mut self, peer: &NodeId, tree: Tree) {
         if let Some(peer) = self.peers.get_mut(peer)
             && !peer.behind.contains(&tree)
         {
-            peer.want(None);
+            peer.want_only(BTreeSet::from([tree]), &[]);
         }
     }
 
@@ -335,16 +354,17 @@ impl Schedule {
 
     fn begin_round(&mut self, desk: &Desk) {
         let Some(round) = self.rounds.begin() else { return };
-        // Who has just come back mends what it has missed first, and is looked after then.
         let soon = desk.now.moment + CALM + OTHERS_TURN * 2;
-        let has_check = |peer: &Peer| peer.checks.first().is_some_and(|check| *check < soon);
-        let peers = self.peers.iter_mut();
-        for (id, peer) in peers.filter(|(_, peer)| peer.is_reachable && !has_check(peer)) {
+        for (id, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.is_reachable) {
             let overdue = peer
                 .compared
                 .is_none_or(|compared| desk.now.moment.since(compared) > desk.config.round * 5 / 2);
             if desk.node < *id || peer.is_due || overdue {
-                peer.want(Some(round));
+                // Who has just come back mends what it has missed first, and is looked after then.
+                match peer.checks.first().is_some_and(|check| *check < soon) {
+                    true => peer.check_rounds.push(round),
+                    false => peer.want(&[round]),
+                }
                 self.rounds.sweep_added(round);
             }
         }
@@ -353,25 +373,41 @@ impl Schedule {
     /// What was under way with a node is over.
     fn interrupt(&mut self, node: &NodeId) {
         let Some(peer) = self.peers.get_mut(node) else { return };
-        let swept = peer.sweep.take().map(|sweep| sweep.rounds);
         peer.behind.clear();
-        let behind = std::mem::take(&mut peer.behind_rounds);
-        for rounds in swept.into_iter().chain(peer.wanted.take()).chain([behind]) {
+        peer.missed.clear();
+        let waiting = [&mut peer.check_rounds, &mut peer.behind_rounds].map(std::mem::take);
+        let swept = peer.sweep.take().map(|sweep| sweep.wanted);
+        let swept = swept.into_iter().chain(peer.wanted.take()).map(|wanted| wanted.rounds);
+        for rounds in swept.chain(waiting) {
             self.rounds.sweep_ended(&rounds);
         }
     }
 }
 
 impl Peer {
-    fn want(&mut self, rounds: impl IntoIterator<Item = u64>) {
-        self.wanted.get_or_insert_default().extend(rounds);
+    /// All trees are to be compared.
+    fn want(&mut self, rounds: &[u64]) {
+        let wanted = self.wanted.get_or_insert_default();
+        wanted.only = None;
+        wanted.rounds.extend(rounds);
     }
 
-    /// Compares again, once nothing is behind others any more.
+    /// Some trees are to be compared.
+    fn want_only(&mut self, trees: BTreeSet<Tree>, rounds: &[u64]) {
+        let none = || Wanted { only: Some(BTreeSet::new()), ..Wanted::default() };
+        let wanted = self.wanted.get_or_insert_with(none);
+        wanted.rounds.extend(rounds);
+        if let Some(only) = &mut wanted.only {
+            only.extend(trees);
+        }
+    }
+
+    /// Compares again what differed, once nothing is behind others any more.
     fn catch_up(&mut self) {
         if self.behind.is_empty() {
             let rounds = std::mem::take(&mut self.behind_rounds);
-            self.want(rounds);
+            let missed = std::mem::take(&mut self.missed);
+            self.want_only(missed, &rounds);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! A sweep: the roots of all trees that are shared with one node are compared, a message at a time: first
-//! as sums of several, then singly where these differ.
+//! A sweep: the roots of all trees that are shared with one node, or of some of them, are compared, a message
+//! at a time: first as sums of several, then singly where these differ.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +20,7 @@ use anello_protocol::{
 use crate::{
     answering::Compared,
     desk::{Desk, Owner},
-    events::{CallFailure, Incoming, Outgoing},
+    events::{CallFailure, Incoming, Outgoing, Ticket},
     exchange::{Failure, expect},
     looking::{Look, Looked},
     schedule::Pair,
@@ -32,12 +32,20 @@ const FAILURES_MAX: u32 = 4;
 /// The first pause after a failure; it doubles.
 const PAUSE: Duration = Duration::from_millis(300);
 
+/// What a sweep is wanted for.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    /// The rounds that wait for it.
+    pub(crate) rounds: Vec<u64>,
+    /// The only trees that it is about; without it, all that are shared.
+    pub(crate) only: Option<BTreeSet<Tree>>,
+}
+
 /// See the head of this file.
 #[derive(Debug)]
 pub(crate) struct Sweep {
     peer: NodeId,
-    /// The rounds that it is for.
-    pub(crate) rounds: Vec<u64>,
+    pub(crate) wanted: Wanted,
     /// The last tree that was compared.
     last: Option<Tree>,
     step: Step,
@@ -50,16 +58,26 @@ pub(crate) struct Sweep {
 #[derive(Debug)]
 enum Step {
     Idle,
-    Looking(KeyspaceId, Vec<PartitionId>),
-    /// About these sums of these roots, of a stretch that ends with that partition.
-    Asking(KeyspaceId, Vec<RootSum>, Vec<(PartitionId, EntryDigest)>, Option<PartitionId>),
+    Looking(Ticket, KeyspaceId, Vec<PartitionId>),
+    Asking(Ticket, Asking),
+}
+
+/// What the other node was asked.
+#[derive(Debug)]
+struct Asking {
+    keyspace: KeyspaceId,
+    sums: Vec<RootSum>,
+    /// The roots that these are of.
+    roots: Vec<(PartitionId, EntryDigest)>,
+    /// With which partition the stretch ends.
+    last: Option<PartitionId>,
 }
 
 impl Sweep {
-    pub(crate) fn new(peer: NodeId, rounds: Vec<u64>) -> Self {
+    pub(crate) fn new(peer: NodeId, wanted: Wanted) -> Self {
         Self {
             peer,
-            rounds,
+            wanted,
             last: None,
             step: Step::Idle,
             failures: 0,
@@ -79,7 +97,9 @@ impl Sweep {
             return;
         }
         let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut trees = pairs.range((after, Bound::Unbounded)).map(|(tree, _)| *tree).peekable();
+        let only = self.wanted.only.as_ref();
+        let trees = pairs.range((after, Bound::Unbounded)).map(|(tree, _)| *tree);
+        let mut trees = trees.filter(|tree| only.is_none_or(|only| only.contains(tree))).peekable();
         let Some((keyspace, _)) = trees.peek().copied() else {
             self.ended = Some(true);
             return;
@@ -87,14 +107,15 @@ impl Sweep {
         let same = trees.take_while(|tree| tree.0 == keyspace).take(MAX_ROOTS);
         let partitions: Vec<PartitionId> = same.map(|(_, partition)| partition).collect();
         let look = Look::Roots { keyspace, partitions: partitions.clone() };
-        desk.look(Owner::Sweep(self.peer.clone()), look);
-        self.step = Step::Looking(keyspace, partitions);
+        let ticket = desk.look(Owner::Sweep(self.peer.clone()), look);
+        self.step = Step::Looking(ticket, keyspace, partitions);
     }
 
-    pub(crate) fn looked(&mut self, desk: &mut Desk, looked: Looked) {
-        let Step::Looking(keyspace, partitions) = std::mem::replace(&mut self.step, Step::Idle)
-        else {
-            return;
+    /// A look is over; one of an earlier sweep says nothing.
+    pub(crate) fn looked(&mut self, desk: &mut Desk, ticket: Ticket, looked: Looked) {
+        let (keyspace, partitions) = match std::mem::replace(&mut self.step, Step::Idle) {
+            Step::Looking(own, keyspace, partitions) if own == ticket => (keyspace, partitions),
+            step => return self.step = step,
         };
         let Looked::Roots(found) = looked else { return self.failed(desk, &Failure::Here) };
         let mut roots = Vec::with_capacity(found.len());
@@ -110,33 +131,32 @@ impl Sweep {
             self.last = last.map(|last| (keyspace, last));
             return;
         }
-        self.ask(desk, keyspace, summed(&roots), roots, last);
+        self.ask(desk, Asking { keyspace, sums: summed(&roots), roots, last });
     }
 
-    fn ask(
-        &mut self,
-        desk: &mut Desk,
-        keyspace: KeyspaceId,
-        sums: Vec<RootSum>,
-        roots: Vec<(PartitionId, EntryDigest)>,
-        last: Option<PartitionId>,
-    ) {
-        desk.counts.hashes_compared += sums.len() as u64;
-        let message = CompareRoots { epoch: desk.epoch(), keyspace, sums: sums.clone() };
-        desk.send(Owner::Sweep(self.peer.clone()), &self.peer, Outgoing::Roots(message));
-        self.step = Step::Asking(keyspace, sums, roots, last);
+    fn ask(&mut self, desk: &mut Desk, asking: Asking) {
+        desk.counts.hashes_compared += asking.sums.len() as u64;
+        let (keyspace, sums) = (asking.keyspace, asking.sums.clone());
+        let message = Outgoing::Roots(CompareRoots { epoch: desk.epoch(), keyspace, sums });
+        let ticket = desk.send(Owner::Sweep(self.peer.clone()), &self.peer, message);
+        self.step = Step::Asking(ticket, asking);
     }
 
-    /// The other node has answered, or not: says what it came to.
+    /// The other node has answered, or not: says what it came to. An answer to an earlier sweep says nothing.
     pub(crate) fn answered(
         &mut self,
         desk: &mut Desk,
+        ticket: Ticket,
         outcome: Result<Incoming, CallFailure>,
     ) -> Option<Compared> {
-        let step = std::mem::replace(&mut self.step, Step::Idle);
-        let Step::Asking(keyspace, sums, roots, last) = step else {
-            return None;
+        let asking = match std::mem::replace(&mut self.step, Step::Idle) {
+            Step::Asking(own, asking) if own == ticket => asking,
+            step => {
+                self.step = step;
+                return None;
+            }
         };
+        let Asking { keyspace, sums, roots, last } = asking;
         let differing = expect(outcome, |incoming| match incoming {
             Incoming::Roots(differing) => Some(differing),
             _ => None,
@@ -148,7 +168,6 @@ impl Sweep {
                 return None;
             }
         };
-        self.failures = 0;
         let mut partitions = Vec::with_capacity(roots.len());
         let mut unclear = BTreeSet::new();
         for sum in sums {
@@ -160,11 +179,14 @@ impl Sweep {
             }
         }
         if unclear.is_empty() {
+            // Not before: else a question that fails each time were asked without end.
+            self.failures = 0;
             self.last = last.map(|last| (keyspace, last));
         } else {
             let roots = roots.into_iter().filter(|(partition, _)| unclear.contains(partition));
             let roots: Vec<_> = roots.collect();
-            self.ask(desk, keyspace, roots.iter().map(single).collect(), roots, last);
+            let sums = roots.iter().map(single).collect();
+            self.ask(desk, Asking { keyspace, sums, roots, last });
         }
         Some(Compared { peer: self.peer.clone(), keyspace, partitions })
     }

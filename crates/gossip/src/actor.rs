@@ -31,8 +31,6 @@ use crate::{
     Unserviceable,
 };
 
-/// How long a packet may take; whatever it says is stale after that.
-const PACKET_TIME: Duration = Duration::from_secs(2);
 /// How long a departing node waits for its goodbyes to arrive.
 const GOODBYE_TIME: Duration = Duration::from_millis(500);
 /// Packets that can wait in the mailbox; more are refused, and sent again by those who care.
@@ -64,6 +62,9 @@ pub struct GossipActor {
     store: Arc<dyn MembershipStore>,
     holdings: Box<dyn Holdings>,
     peers: Peers,
+    /// How long a packet and what is said to it at once may take; whatever they say is stale after that. An
+    /// answer that is too late to count is still worth knowing of.
+    packet_time: Duration,
     on_event: Box<dyn FnMut(MembershipEvent)>,
     begin: Instant,
     alarm: Option<SpawnHandle>,
@@ -106,12 +107,14 @@ impl GossipActor {
             |error| Unserviceable(format!("the membership record can't be read: {error}"));
         let stored = store.load().map_err(unreadable)?;
         let me = config.member.id.clone();
+        let packet_time = config.timing.detector.answer_max * 2;
         Ok(Self {
             membership: Membership::new(config, stored.as_deref(), seed)?,
             me,
             store,
             holdings,
             peers,
+            packet_time,
             on_event,
             begin: Instant::now(),
             alarm: None,
@@ -147,7 +150,7 @@ impl GossipActor {
     fn perform(&mut self, effect: Effect, context: &mut Context<Self>) {
         match effect {
             Effect::Send { to: To::Node(to), packet } => {
-                let sending = self.peers.call(&to, packet, CallContext::within(PACKET_TIME));
+                let sending = self.peers.call(&to, packet, CallContext::within(self.packet_time));
                 context.spawn(sending.into_actor(self).map(move |answer, actor, context| {
                     // Whoever didn't hear it is told something newer in the next round.
                     if let Ok(Some(packet)) = answer {
@@ -223,8 +226,9 @@ impl GossipActor {
 
     fn send(&self, to: String, packet: GossipPacket, context: &mut Context<Self>) {
         let peers = self.peers.clone();
+        let within = CallContext::within(self.packet_time);
         let sending = async move {
-            let answer = peers.call_address(&to, packet, CallContext::within(PACKET_TIME)).await;
+            let answer = peers.call_address(&to, packet, within).await;
             answer.inspect_err(|error| tracing::debug!("{to}: {error}"))
         };
         context.spawn(sending.into_actor(self).map(|answer, actor, context| {
@@ -375,7 +379,8 @@ impl Handler<Depart> for GossipActor {
         for effect in self.decide(Input::Departing) {
             match effect {
                 Effect::Send { to: To::Node(to), packet } => {
-                    let goodbye = self.peers.call(&to, packet, CallContext::within(PACKET_TIME));
+                    let goodbye =
+                        self.peers.call(&to, packet, CallContext::within(self.packet_time));
                     goodbyes.push(goodbye);
                 }
                 effect => self.perform(effect, context),

@@ -209,7 +209,9 @@ impl Model {
             ConflictRule::Siblings => write.is_in(&held.context()),
             ConflictRule::Lww => {
                 let first = write.issued.values().map(|issued| issued.time).min();
+                // It may have been replaced before it was durable anywhere, by a write that knew of it.
                 first.is_some_and(|first| !held.is_empty() && held.latest() >= first)
+                    || held.iter().any(|version| version.absorbed.contains(&id))
             }
         }
     }

@@ -90,3 +90,21 @@ fn a_key_that_never_rests_is_left_alone_until_it_does() {
         assert_eq!(world.figures(&node(id)).partitions_in_sync, 2, "{id}");
     }
 }
+
+/// Trees differ all the time, most of them by what is only on its way, and each is walked with one node while
+/// the others wait. All nodes are compared with all the same, round after round.
+#[test]
+fn rounds_end_under_writes_that_never_do() {
+    const NODES: [&str; 6] = ["eu-a", "eu-b", "eu-c", "us-a", "us-b", "us-c"];
+    const WRITES: u64 = 1_500;
+    let mut world = World::new(&NODES, 128, ConflictRule::Siblings, 7);
+    world.start_all();
+    for second in 0..40 {
+        for number in second * WRITES..(second + 1) * WRITES {
+            world.write(&key(number), &first(number, 10), 100_000);
+            world.run_for(Duration::from_secs(1) / WRITES as u32);
+        }
+    }
+    let rounds = NODES.map(|id| world.figures(&node(id)).rounds);
+    assert!(rounds.iter().all(|rounds| *rounds > 0), "{rounds:?}");
+}

@@ -253,10 +253,10 @@ impl Replication {
                 .any(|slot| matches!(slot.state, State::Failed { passes: true, .. }))
     }
 
-    /// Who holds the versions.
+    /// Who holds the versions, and counts.
     pub(super) fn holders(&self) -> Vec<NodeId> {
         let places = self.plan.site.placement.replicas.iter().zip(&self.slots);
-        let holders = places.filter(|(_, slot)| slot.state == State::Holds);
+        let holders = places.filter(|(_, slot)| slot.state == State::Holds && slot.counted);
         holders.map(|(place, _)| place.id.clone()).collect()
     }
 
