@@ -267,6 +267,29 @@ fn under_lww_a_replica_in_quarantine_counts_as_a_stand_in_does() {
     }
 }
 
+/// Nor does it count once the write goes on under a newer state.
+#[test]
+fn a_replica_in_quarantine_is_asked_again_under_a_newer_state() {
+    let mut bench = Bench::at("eu-a", &EU, lww());
+    let strict = RequestOptions { quorum: QuorumKind::Strict, ..options() };
+    let token = bench.write(put(1, strict));
+    let (mint, _) = bench.sent_mint();
+    bench.mints(&mint, &minted(version(1, 1, 1, Context::new())));
+    let (second, _) = bench.sent_store("eu-b");
+    let (third, _) = bench.sent_store("eu-c");
+    let stored = Stored { lost_to: None, is_quarantined: true };
+    bench.answer(&second, Ok(Incoming::Stored(Ok(stored.clone()))));
+    bench.refuses(&third, Refusal::StaleEpoch(Epoch(2)));
+    bench.input(Input::ClusterChanged(view(cluster(2, &EU, lww()))));
+    let (second, _) = bench.sent_store("eu-b");
+    let (third, _) = bench.sent_store("eu-c");
+    bench.answer(&second, Ok(Incoming::Stored(Ok(stored))));
+    bench.nothing();
+    bench.stores(&third);
+    assert!(bench.written(token).result.is_ok());
+    bench.idle();
+}
+
 #[test]
 fn what_can_never_succeed_is_said_at_once() {
     let mut bench = Bench::of(&EU);
