@@ -360,8 +360,9 @@ impl Schedule {
                 .compared
                 .is_none_or(|compared| desk.now.moment.since(compared) > desk.config.round * 5 / 2);
             if desk.node < *id || peer.is_due || overdue {
-                // Who has just come back mends what it has missed first, and is looked after then.
-                match peer.checks.first().is_some_and(|check| *check < soon) {
+                // Who has just come back mends what it has missed first, and is looked after then. But one that
+                // comes and goes all the time would never be compared with.
+                match !overdue && peer.checks.first().is_some_and(|check| *check < soon) {
                     true => peer.check_rounds.push(round),
                     false => peer.want(&[round]),
                 }

@@ -201,7 +201,8 @@ impl Fleet {
                 let dots: Vec<_> = held.iter().map(|version| version.dot).collect();
                 self.history.note(now, format_args!("n{node} forgets {:?}: {dots:?}", key.key));
                 let wall_ms = WALL_START_MS as u64 + now.0 / 1000;
-                return self.model.purged(&id, &key, &held, (now, wall_ms));
+                let was_restored = self.slots[node].node.disk.was_restored;
+                return self.model.purged((&id, was_restored), &key, &held, (now, wall_ms));
             }
         };
         self.history.note(

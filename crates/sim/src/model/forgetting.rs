@@ -13,7 +13,7 @@ use anello_protocol::{
     version::{ConflictRule, Content, Version, Versions},
 };
 
-use super::{Model, ReadSeen, Written, reads::dots_of};
+use super::{Fate, Model, ReadSeen, Written, reads::dots_of};
 
 /// See the head of this file.
 #[derive(Debug, Default)]
@@ -32,10 +32,12 @@ impl Forgotten {
 }
 
 impl Model {
-    /// A node has forgotten a key of which it held these versions, when it was so late in truth.
+    /// A node has forgotten a key of which it held these versions, when it was so late in truth. One whose disk
+    /// was put back from a copy may forget what it alone has held for longer than the grace, if nobody was
+    /// told that it was written.
     pub fn purged(
         &mut self,
-        node: &NodeId,
+        (node, was_restored): (&NodeId, bool),
         key: &DataKey,
         held: &Versions,
         (at, wall_ms): (Moment, u64),
@@ -43,7 +45,10 @@ impl Model {
         for version in held {
             let place = (key.clone(), version.dot);
             if !version.is_tombstone() {
-                if !self.forgotten.victims.contains(&place) {
+                let write = self.writes.get(&version.write_id);
+                let is_told = write.is_none_or(|it| matches!(it.fate, Fate::Acknowledged { .. }));
+                let may_go = was_restored && !is_told;
+                if !may_go && !self.forgotten.victims.contains(&place) {
                     let what = format!("{node} forgot {:?}, which is no tombstone", version.dot);
                     self.report("A: only tombstones are forgotten", at, what);
                 }
