@@ -146,7 +146,12 @@ impl AntiEntropy {
             Question::Ranges(ranges) => Some((ranges.keyspace, ranges.partition)),
             Question::Keys(keys) => Some((keys.keyspace, keys.partition)),
         };
-        if let Some(tree) = tree.filter(|tree| self.schedule.held.contains(*tree)) {
+        // A question that is refused walks nothing: who is quarantined and gave way to all that ask would
+        // never get in step.
+        let is_walked = |tree: &Tree| {
+            self.schedule.held.contains(*tree) && !self.desk.quarantined.contains(&tree.1)
+        };
+        if let Some(tree) = tree.filter(is_walked) {
             self.units.walked_by(&mut self.desk, tree, from.as_ref());
         }
         self.answering.asked(&mut self.desk, &self.schedule.held, token, from, question);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anello_antientropy::{Report, store::TreeStore};
 use anello_protocol::{
     causality::Context,
-    id::NodeId,
+    id::{NodeId, PartitionId},
     version::{ConflictRule, Content, Versions},
 };
 
@@ -70,6 +70,24 @@ fn what_came_back_with_a_copy_and_all_others_have_forgotten_is_dropped() {
     for id in three() {
         let keys: Vec<_> = world.contents(&id).into_keys().collect();
         assert_eq!(keys.len(), 2, "{id}: {keys:?}");
+    }
+}
+
+/// Who asks a quarantined node about a tree is refused, and walks nothing. A node that gave way to them all
+/// the same would stay quarantined for as long as others find that it differs: for as long as it is.
+#[test]
+fn those_that_are_refused_keep_no_one_quarantined() {
+    let [a, b, c] = three();
+    let mut world = restored(53);
+    let begin = world.now;
+    while !(world.is_in_step(&c, &a) && world.is_in_step(&c, &b)) {
+        assert!(world.now < begin + seconds(40), "it is in step with both");
+        for (partition, from) in
+            (0..4).flat_map(|it| [(PartitionId(it), &a), (PartitionId(it), &b)])
+        {
+            world.walk(from, &c, partition);
+        }
+        world.run_for(seconds(1));
     }
 }
 

@@ -18,6 +18,8 @@ use anello_protocol::{
     cluster::{ClusterState, Member, MemberState},
     id::{ClusterName, Datacenter, KeyspaceId, KeyspaceName, NodeId, PartitionId, Rack},
     key::DataKey,
+    merkle::{CHILDREN, EntryDigest, HashRange},
+    message::repair::CompareRanges,
     time::{Moment, Now},
     version::{ConflictRule, Versions},
 };
@@ -256,10 +258,8 @@ impl World {
         let store = &self.sites[at].store;
         let mut contents = Contents::new();
         for partition in 0..self.view.cluster().partitions {
-            let root = anello_protocol::merkle::HashRange::of_partition(
-                anello_protocol::id::PartitionId(partition),
-                self.view.cluster().partitions,
-            );
+            let root =
+                HashRange::of_partition(PartitionId(partition), self.view.cluster().partitions);
             for entry in
                 store.entries(KEYSPACE, root, None, usize::MAX).expect("memory reads").entries
             {
@@ -375,6 +375,20 @@ impl World {
         site.next_token += 1;
         site.asked.insert(token, (from.clone(), life, ticket));
         self.input(&to, Input::Asked { token, from: Some(from), question });
+    }
+
+    /// A node asks another about a tree's root, out of turn; what comes back is of no interest.
+    pub(crate) fn walk(&mut self, from: &NodeId, at: &NodeId, partition: PartitionId) {
+        let partitions = self.view.cluster().partitions;
+        let root = HashRange::of_partition(partition, partitions);
+        let ranges = CompareRanges {
+            epoch: self.view.epoch(),
+            keyspace: KEYSPACE,
+            partition,
+            ranges: vec![(root, [EntryDigest::default(); CHILDREN])],
+        };
+        let (life, nobodys) = (self.sites[from].life, Ticket(u64::MAX));
+        self.arrives(at.clone(), from.clone(), life, nobodys, Outgoing::Ranges(ranges));
     }
 
     pub(crate) fn input(&mut self, at: &NodeId, input: Input) {
