@@ -304,7 +304,7 @@ impl Quarantine {
             return;
         }
         let graces = view.keyspaces().filter_map(|(_, keyspace)| {
-            let holds_some = !view.ring().vnodes_of(&self.node, &keyspace.replication).is_empty();
+            let holds_some = !view.held_in(keyspace, &self.node).is_empty();
             holds_some.then(|| Duration::from_secs(keyspace.config.tombstone_grace_s))
         });
         self.grace = graces.min();
@@ -368,7 +368,7 @@ impl Quarantine {
         watch.left.clear();
         let mut places = Vec::new();
         for (_, keyspace) in view.keyspaces() {
-            let partitions = view.ring().vnodes_of(&self.node, &keyspace.replication);
+            let partitions = view.held_in(keyspace, &self.node);
             places.extend(partitions.into_iter().map(|partition| (keyspace.id, partition)));
         }
         watch.held = places.len();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     consistency::Consistency,
-    id::{ClusterName, Datacenter, Epoch, KeyspaceId, KeyspaceName, NodeId, Rack},
+    id::{ClusterName, Datacenter, Epoch, KeyspaceId, KeyspaceName, NodeId, PartitionId, Rack},
     version::ConflictRule,
 };
 
@@ -125,6 +125,81 @@ pub struct ClusterState {
     pub keyspaces: BTreeMap<KeyspaceName, Keyspace>,
     /// Names that never come back.
     pub removed: BTreeSet<NodeId>,
+    /// The change of the ring that is under way, if one is.
+    pub change: Option<Box<RingChange>>,
+}
+
+/// Who owns the ring, and how many replicas there are where: what makes the owners of all partitions.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Layout {
+    /// The nodes that own a share, with their weights.
+    pub owners: BTreeMap<NodeId, f64>,
+    /// The replication of every keyspace.
+    pub replication: BTreeMap<KeyspaceId, Replication>,
+}
+
+/// A change of the ring on its way, partition by partition.
+///
+/// It leads from the layout `old` to the one that the rest of the state describes
+/// ([`ClusterState::layout`]): the members that are joining own their share in it, those that are leaving
+/// or taken out own none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RingChange {
+    /// The epoch that it began with: its name.
+    pub began: Epoch,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// Where it leads away from.
+    pub old: Layout,
+    /// How far each partition is.
+    pub phases: Vec<Phase>,
+}
+
+/// What a change of the ring is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// These nodes join.
+    Join(BTreeSet<NodeId>),
+    /// This node leaves.
+    Leave(NodeId),
+    /// This node is taken out for good: it is dead.
+    Remove(NodeId),
+    /// The first node is dead, and the second takes its place.
+    Replace(NodeId, NodeId),
+    /// This node gets a larger or a smaller share.
+    Weigh(NodeId),
+    /// The replication of this keyspace is altered.
+    Replicate(KeyspaceName),
+}
+
+/// How far a partition is on its way from its old owners to its new ones. A phase begins once all those
+/// who hold the partition act under the one before, so nobody is ever two phases apart from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Both are written to, the old ones are read. The new ones fetch what there is.
+    Filling,
+    /// Both are written to, the new ones are read. What has come to the old ones in the end is handed over.
+    Serving,
+    /// The new ones are written to and read. The old ones drop what they hold.
+    Done,
+}
+
+impl Phase {
+    /// The one that follows.
+    pub fn next(self) -> Self {
+        match self {
+            Phase::Filling => Phase::Serving,
+            Phase::Serving | Phase::Done => Phase::Done,
+        }
+    }
+}
+
+impl RingChange {
+    /// How far a partition is.
+    pub fn phase(&self, partition: PartitionId) -> Phase {
+        self.phases.get(partition.0 as usize).copied().unwrap_or(Phase::Done)
+    }
 }
 
 impl ClusterState {
@@ -143,38 +218,83 @@ impl ClusterState {
             members: BTreeMap::from([(founder.id.clone(), founder)]),
             keyspaces: BTreeMap::from([(KeyspaceName::default_keyspace(), default)]),
             removed: BTreeSet::new(),
+            change: None,
         }
     }
 
-    /// Members that own a share of the ring, by their names.
+    /// Members that own a share of the ring, or will once the change that is under way is through, by
+    /// their names.
     pub fn owners(&self) -> impl Iterator<Item = &Member> {
-        self.members.values().filter(|member| matches!(member.state, MemberState::Up))
+        let owns = |state| matches!(state, MemberState::Up | MemberState::Joining);
+        self.members.values().filter(move |member| owns(member.state))
+    }
+
+    /// The members whose votes count: all but those that are being taken out.
+    pub fn voters(&self) -> impl Iterator<Item = &NodeId> {
+        self.members.values().filter(|it| it.state != MemberState::Removed).map(|it| &it.id)
+    }
+
+    /// Whether a member is being taken out: nobody waits for it any more.
+    pub fn is_written_off(&self, node: &NodeId) -> bool {
+        self.members.get(node).is_none_or(|member| member.state == MemberState::Removed)
+    }
+
+    /// The layout that the members and keyspaces describe: the one that holds, or the one that the change
+    /// that is under way leads to.
+    pub fn layout(&self) -> Layout {
+        let replication = |keyspace: &Keyspace| (keyspace.id, keyspace.config.replication.clone());
+        Layout {
+            owners: self.owners().map(|member| (member.id.clone(), member.weight)).collect(),
+            replication: self.keyspaces.values().map(replication).collect(),
+        }
     }
 
     /// Datacenters that have members with a share, with how many.
     pub fn datacenters(&self) -> BTreeMap<Datacenter, usize> {
-        let mut datacenters = BTreeMap::new();
-        for member in self.owners() {
-            *datacenters.entry(member.datacenter.clone()).or_insert(0) += 1;
-        }
-        datacenters
+        datacenters_of(self.owners())
+    }
+
+    /// The owners of a layout, with the weights that they have in it.
+    pub fn owners_in<'a>(&'a self, layout: &'a Layout) -> impl Iterator<Item = (&'a Member, f64)> {
+        let owners = layout.owners.iter();
+        owners.filter_map(|(id, weight)| Some((self.members.get(id)?, *weight)))
     }
 
     /// How many replicas there are in each datacenter under a replication, as the members stand:
     /// never more than the datacenter has nodes, and only datacenters that have some.
     pub fn effective_replication(&self, replication: &Replication) -> BTreeMap<Datacenter, usize> {
-        let nodes = self.datacenters().into_iter();
-        nodes
-            .map(|(datacenter, nodes)| {
-                let wanted = match replication {
-                    Replication::Auto => AUTO_REPLICAS,
-                    Replication::PerDatacenter(counts) => {
-                        counts.get(&datacenter).copied().unwrap_or(0)
-                    }
-                };
-                (datacenter, nodes.min(wanted.into()))
-            })
-            .filter(|(_, replicas)| *replicas > 0)
-            .collect()
+        effective(self.datacenters(), replication)
     }
+
+    /// The same in a layout.
+    pub fn effective_replication_in(
+        &self,
+        layout: &Layout,
+        replication: &Replication,
+    ) -> BTreeMap<Datacenter, usize> {
+        let owners = self.owners_in(layout).map(|(member, _)| member);
+        effective(datacenters_of(owners), replication)
+    }
+}
+
+fn datacenters_of<'a>(owners: impl Iterator<Item = &'a Member>) -> BTreeMap<Datacenter, usize> {
+    let mut datacenters = BTreeMap::new();
+    for member in owners {
+        *datacenters.entry(member.datacenter.clone()).or_insert(0) += 1;
+    }
+    datacenters
+}
+
+fn effective(
+    nodes: BTreeMap<Datacenter, usize>,
+    replication: &Replication,
+) -> BTreeMap<Datacenter, usize> {
+    let effective = nodes.into_iter().map(|(datacenter, nodes)| {
+        let wanted = match replication {
+            Replication::Auto => AUTO_REPLICAS,
+            Replication::PerDatacenter(counts) => counts.get(&datacenter).copied().unwrap_or(0),
+        };
+        (datacenter, nodes.min(wanted.into()))
+    });
+    effective.filter(|(_, replicas)| *replicas > 0).collect()
 }

@@ -28,7 +28,9 @@
 mod claim;
 mod draw;
 mod error;
+mod handover;
 mod member;
+pub mod placement;
 mod plan;
 mod preference;
 mod ring;
@@ -37,6 +39,7 @@ mod share;
 pub mod view;
 
 pub use error::{PlanError, RingError};
+pub use handover::Handover;
 pub use member::RingMember;
 pub use plan::{Move, Release, TransferPlan};
 pub use preference::{PreferenceList, Walk};

@@ -10,42 +10,30 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use crate::{error::RingError, member::RingMember, ring::Ring};
 use anello_protocol::{
-    cluster::{ClusterState, KeyspaceConfig},
+    cluster::{ClusterState, KeyspaceConfig, Layout, Member, Phase},
     id::{Datacenter, Epoch, KeyspaceId, KeyspaceName, NodeId, PartitionId},
     key::{DataKey, Key, KeyHash},
-    message::client::{KeyLocation, Place},
+    message::client::KeyLocation,
 };
 
-/// The most nodes of a datacenter that are kept at hand to stand in for a partition's replicas. With more
-/// than so many away at once, requests fail.
-const MAX_STAND_INS: usize = 8;
-
-/// The replicas of one partition in one keyspace, by datacenter, each datacenter's in the order of its
-/// preference list.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Placement {
-    /// The partition.
-    pub partition: PartitionId,
-    /// Who holds it.
-    pub replicas: Vec<Place>,
-    /// Who takes the place of a replica that is away, in the order in which they are asked.
-    pub stand_ins: Vec<Place>,
-}
-
-impl Placement {
-    /// Which of the replicas a node is.
-    pub fn index_of(&self, node: &NodeId) -> Option<usize> {
-        self.replicas.iter().position(|place| place.id == *node)
-    }
-}
+pub use crate::placement::Placement;
+use crate::{
+    error::RingError,
+    handover::Handover,
+    member::RingMember,
+    placement::{Placements, Side},
+    ring::Ring,
+};
 
 /// One agreed state of the cluster with its ring.
 #[derive(Debug)]
 pub struct View {
     cluster: Arc<ClusterState>,
+    /// The ring that holds, or that the change leads to.
     ring: Arc<Ring>,
+    /// The ring that the change leads away from, if one is under way.
+    old_ring: Option<Arc<Ring>>,
     keyspaces: BTreeMap<KeyspaceName, KeyspaceView>,
 }
 
@@ -58,38 +46,44 @@ pub struct KeyspaceView {
     pub ruled_since: Epoch,
     /// What was decided for it.
     pub config: KeyspaceConfig,
-    /// How many replicas there really are, by datacenter.
+    /// How many replicas there really are, by datacenter; while the ring changes, how many there will be.
     pub replication: Arc<BTreeMap<Datacenter, usize>>,
+    /// How many there were in the ring that a change leads away from; if none is under way, the same.
+    old_replication: Arc<BTreeMap<Datacenter, usize>>,
     /// By partition; filled as they are asked for.
-    placements: OnceLock<Box<[OnceLock<Arc<Placement>>]>>,
+    placements: OnceLock<Box<[OnceLock<Placements>]>>,
 }
 
 impl View {
-    /// The view of a state, with the ring that its owners make.
+    /// The view of a state, with the rings that its owners make.
     pub fn of(cluster: Arc<ClusterState>) -> Result<Self, RingError> {
-        let members = cluster.owners().map(|member| RingMember {
-            id: member.id.clone(),
-            datacenter: member.datacenter.clone(),
-            rack: member.rack.clone(),
-            weight: member.weight,
-        });
-        let ring = Ring::build(cluster.epoch, cluster.partitions, members)?;
-        Ok(Self::new(cluster, Arc::new(ring)))
-    }
-
-    /// The view of a state and its ring, if that is there already.
-    pub fn new(cluster: Arc<ClusterState>, ring: Arc<Ring>) -> Self {
+        let ring_of = |layout: &Layout| {
+            let owners = cluster.owners_in(layout);
+            let members = owners.map(|(member, weight)| ring_member(member, weight));
+            Ring::build(cluster.epoch, cluster.partitions, members).map(Arc::new)
+        };
+        let ring = ring_of(&cluster.layout())?;
+        let old = cluster.change.as_ref().map(|change| ring_of(&change.old));
+        let old_ring = old.transpose()?;
         let keyspaces = cluster.keyspaces.iter().map(|(name, keyspace)| {
+            let replication = &keyspace.config.replication;
+            let now = Arc::new(cluster.effective_replication(replication));
+            let before = cluster.change.as_ref().map(|change| {
+                // One that was created since then has held nothing anywhere else.
+                let before = change.old.replication.get(&keyspace.id).unwrap_or(replication);
+                Arc::new(cluster.effective_replication_in(&change.old, before))
+            });
             let view = KeyspaceView {
                 id: keyspace.id,
                 ruled_since: keyspace.ruled_since,
                 config: keyspace.config.clone(),
-                replication: Arc::new(cluster.effective_replication(&keyspace.config.replication)),
+                old_replication: before.unwrap_or_else(|| Arc::clone(&now)),
+                replication: now,
                 placements: OnceLock::new(),
             };
             (name.clone(), view)
         });
-        Self { keyspaces: keyspaces.collect(), cluster, ring }
+        Ok(Self { keyspaces: keyspaces.collect(), ring, old_ring, cluster })
     }
 
     /// The agreed state.
@@ -132,52 +126,102 @@ impl View {
         self.placement_of(keyspace, self.ring.partition_of(hash))
     }
 
-    /// Who holds a partition in a keyspace.
+    /// Who holds a partition in a keyspace, and is written to.
     pub fn placement_of<'a>(
         &self,
         keyspace: &'a KeyspaceView,
         partition: PartitionId,
     ) -> &'a Arc<Placement> {
+        &self.placements_of(keyspace, partition).all
+    }
+
+    /// Those only, with their stand-ins, who are read and issue dots: the same unless the ring changes.
+    pub fn readers<'a>(&self, keyspace: &'a KeyspaceView, hash: KeyHash) -> &'a Arc<Placement> {
+        &self.placements_of(keyspace, self.ring.partition_of(hash)).readers
+    }
+
+    fn placements_of<'a>(
+        &self,
+        keyspace: &'a KeyspaceView,
+        partition: PartitionId,
+    ) -> &'a Placements {
         let placements = keyspace
             .placements
             .get_or_init(|| (0..self.ring.partitions()).map(|_| OnceLock::new()).collect());
         placements[partition.0 as usize].get_or_init(|| {
-            let list = self.ring.preference_list(partition, &keyspace.replication);
-            let place = |member: &RingMember| Place {
-                id: member.id.clone(),
-                datacenter: member.datacenter.clone(),
-                rack: member.rack.clone(),
-            };
-            let replicas = list.replicas().iter().map(|member| place(member)).collect();
-            let stand_ins = list.stand_ins_up_to(MAX_STAND_INS).map(place).collect();
-            Arc::new(Placement { partition, replicas, stand_ins })
+            let new = Side { ring: &self.ring, counts: &keyspace.replication };
+            match (&self.old_ring, &self.cluster.change) {
+                (Some(ring), Some(change)) => {
+                    let old = Side { ring, counts: &keyspace.old_replication };
+                    Placements::moving(partition, old, new, change.phase(partition))
+                }
+                _ => Placements::settled(partition, new),
+            }
         })
     }
 
-    /// Where a hash lives in a keyspace, with the stand-ins, for people and clients.
+    /// Where a hash lives in a keyspace, with the stand-ins, for people and clients: those who are read.
     pub fn locate(&self, keyspace: &KeyspaceView, hash: KeyHash) -> KeyLocation {
-        let placement = self.placement(keyspace, hash);
+        let placement = self.readers(keyspace, hash);
         let list = self.ring.preference_list(placement.partition, &keyspace.replication);
+        let stands_in = |id: &&NodeId| placement.index_of(id).is_none();
+        let fallbacks = list.replicas().iter().copied().chain(list.stand_ins());
         KeyLocation {
             partition: placement.partition,
             replicas: placement.replicas.clone(),
-            fallbacks: list.stand_ins().map(|member| member.id.clone()).collect(),
+            fallbacks: fallbacks.map(|it| &it.id).filter(stands_in).cloned().collect(),
         }
+    }
+
+    /// The partitions of which a node is a replica in a keyspace, in their order.
+    pub fn held_in(&self, keyspace: &KeyspaceView, node: &NodeId) -> Vec<PartitionId> {
+        if self.old_ring.is_none() {
+            return self.ring.vnodes_of(node, &keyspace.replication);
+        }
+        let holds = |partition: &PartitionId| {
+            self.placement_of(keyspace, *partition).index_of(node).is_some()
+        };
+        self.ring.partition_ids().filter(holds).collect()
     }
 
     /// The partitions of which a node is a replica in some keyspace.
     pub fn held_partitions(&self, node: &NodeId) -> BTreeSet<PartitionId> {
-        let replications: BTreeSet<_> =
-            self.keyspaces.values().map(|keyspace| &keyspace.replication).collect();
-        let held = replications.iter();
-        held.flat_map(|replication| self.ring.vnodes_of(node, replication)).collect()
+        self.keyspaces.values().flat_map(|keyspace| self.held_in(keyspace, node)).collect()
     }
 
     /// Whether a node is a replica of a partition in the keyspace with this id.
     pub fn holds(&self, node: &NodeId, keyspace: KeyspaceId, partition: PartitionId) -> bool {
         self.keyspace_of(keyspace).is_some_and(|keyspace| {
-            let list = self.ring.preference_list(partition, &keyspace.replication);
-            list.replicas().iter().any(|member| member.id == *node)
+            partition.0 < self.ring.partitions()
+                && self.placement_of(keyspace, partition).index_of(node).is_some()
         })
+    }
+
+    /// The partitions that are on their way to other owners in some keyspace, with how far they are.
+    pub fn moving(&self) -> impl Iterator<Item = (PartitionId, Phase)> {
+        let change = self.cluster.change.as_deref();
+        let phases = change.into_iter().flat_map(|change| {
+            let phases = change.phases.iter().enumerate();
+            phases.map(|(partition, phase)| (PartitionId(partition as u32), *phase))
+        });
+        phases.filter(|(_, phase)| *phase != Phase::Done)
+    }
+
+    /// What the end of a partition's phase takes.
+    pub fn handover(&self, partition: PartitionId) -> Handover {
+        let keyspaces = self.keyspaces.values();
+        let placements =
+            keyspaces.map(|keyspace| (keyspace.id, self.placement_of(keyspace, partition)));
+        let phase = self.cluster.change.as_ref().map_or(Phase::Done, |it| it.phase(partition));
+        Handover::of(&self.cluster, phase, placements)
+    }
+}
+
+fn ring_member(member: &Member, weight: f64) -> RingMember {
+    RingMember {
+        id: member.id.clone(),
+        datacenter: member.datacenter.clone(),
+        rack: member.rack.clone(),
+        weight,
     }
 }

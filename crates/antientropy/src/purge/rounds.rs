@@ -68,7 +68,7 @@ impl Rounds {
         let mut before = std::mem::take(&mut self.rounds);
         self.listing = None;
         for (_, keyspace) in view.keyspaces() {
-            let partitions = view.ring().vnodes_of(node, &keyspace.replication);
+            let partitions = view.held_in(keyspace, node);
             if partitions.is_empty() {
                 continue;
             }

@@ -140,9 +140,8 @@ impl Node {
         let Some(running) = &mut self.running else { return };
         let names = view.cluster().keyspaces.keys();
         let keyspaces = names.filter_map(|name| view.keyspace(name));
-        let held: BTreeSet<PartitionId> = keyspaces
-            .flat_map(|keyspace| view.ring().vnodes_of(&me, &keyspace.replication))
-            .collect();
+        let held: BTreeSet<PartitionId> =
+            keyspaces.flat_map(|keyspace| view.held_in(keyspace, &me)).collect();
         for partition in held {
             let (disk, rng) = (&self.disk, &mut self.rng);
             let config = &self.settings.replica;
