@@ -14,10 +14,10 @@ use actix::{
     WrapFuture,
 };
 use anello_protocol::{
-    cluster::ClusterState,
-    id::{Epoch, KeyspaceId, NodeId},
+    cluster::{ClusterState, Phase},
+    id::{Epoch, KeyspaceId, NodeId, PartitionId},
     message::{
-        admin::{AlterError, AlterKeyspace, DescribeCluster, FetchCluster},
+        admin::{AlterError, AlterKeyspace, AlterRing, DescribeCluster, FetchCluster},
         gossip::GossipPacket,
     },
     time::{Moment, Now},
@@ -27,8 +27,8 @@ use anello_transport::{Call, CallContext, CallError, Caller, Peers, ReplyTo};
 use tokio::sync::oneshot;
 
 use crate::{
-    Effect, Input, Membership, MembershipConfig, MembershipEvent, MembershipStore, Ticket, To,
-    Unserviceable,
+    Alteration, Effect, Input, Membership, MembershipConfig, MembershipEvent, MembershipStore,
+    Ticket, To, Unserviceable,
 };
 
 /// How long a departing node waits for its goodbyes to arrive.
@@ -54,8 +54,8 @@ pub trait Holdings {
 
 /// The shell around [`Membership`].
 ///
-/// Answers `Call<GossipPacket>`, `Call<FetchCluster>`, `Call<DescribeCluster>`, `Call<AlterKeyspace>` and
-/// [`Depart`].
+/// Answers `Call<GossipPacket>`, `Call<FetchCluster>`, `Call<DescribeCluster>`, `Call<AlterKeyspace>`,
+/// `Call<AlterRing>` and [`Depart`].
 pub struct GossipActor {
     membership: Membership,
     me: NodeId,
@@ -80,6 +80,21 @@ pub struct GossipActor {
 pub struct Unfit(pub Option<String>);
 
 impl Message for Unfit {
+    type Result = ();
+}
+
+/// This node is through with a phase of a partition that is on the move, see [`Input::HandedOver`].
+#[derive(Clone, Copy, Debug)]
+pub struct HandedOver {
+    /// The epoch that the change of the ring began with.
+    pub change: Epoch,
+    /// The partition.
+    pub partition: PartitionId,
+    /// The phase that it can leave.
+    pub phase: Phase,
+}
+
+impl Message for HandedOver {
     type Result = ();
 }
 
@@ -243,6 +258,7 @@ impl GossipActor {
             MembershipEvent::ClusterChanged(state) => self.know(state),
             MembershipEvent::NotReady(reason) => tracing::info!("not ready: {reason}"),
             MembershipEvent::Refused(reason) => tracing::error!("refused: {reason}"),
+            MembershipEvent::Left => tracing::info!("left the cluster"),
             MembershipEvent::Ready => tracing::info!("ready"),
             MembershipEvent::LostDisk => {
                 tracing::warn!("back in the cluster without what was on its disk");
@@ -359,7 +375,29 @@ impl Handler<Call<AlterKeyspace>> for GossipActor {
         self.tokens_given += 1;
         let token = self.tokens_given;
         self.waiting.insert(token, call.reply);
-        self.input(Input::Alter { token, request: call.message }, context);
+        let request = Alteration::Keyspace(call.message);
+        self.input(Input::Alter { token, request }, context);
+    }
+}
+
+impl Handler<Call<AlterRing>> for GossipActor {
+    type Result = ();
+
+    fn handle(&mut self, call: Call<AlterRing>, context: &mut Context<Self>) {
+        self.tokens_given += 1;
+        let token = self.tokens_given;
+        self.waiting.insert(token, call.reply);
+        let request = Alteration::Ring(call.message.change);
+        self.input(Input::Alter { token, request }, context);
+    }
+}
+
+impl Handler<HandedOver> for GossipActor {
+    type Result = ();
+
+    fn handle(&mut self, message: HandedOver, context: &mut Context<Self>) {
+        let HandedOver { change, partition, phase } = message;
+        self.input(Input::HandedOver { change, partition, phase }, context);
     }
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct Admission {
     opens: Option<Moment>,
     /// Why they have to wait, for people.
     reason: Option<String>,
+    /// Whether the cluster is known to hold data: whoever comes in has to be filled.
+    pub(crate) fills: bool,
 }
 
 impl Admission {
@@ -45,6 +47,7 @@ impl Admission {
         if self.waiting.is_empty() {
             self.opens = None;
             self.reason = None;
+            self.fills = false;
         }
     }
 

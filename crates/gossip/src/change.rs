@@ -11,11 +11,13 @@ use anello_protocol::{
     consistency::Consistency,
     id::{Datacenter, Epoch, KeyspaceId, KeyspaceName, NodeId},
     message::{
-        admin::{AlterError, AlterKeyspace, KeyspaceChange},
+        admin::{AlterError, AlterKeyspace, KeyspaceChange, RingRequest},
         gossip::{Candidate, Decree},
     },
     version::ConflictRule,
 };
+
+use crate::ring_change::{self, Advance};
 
 /// The longest tombstone grace: a hundred years.
 const TOMBSTONE_GRACE_MAX_S: u64 = 100 * 366 * 86_400;
@@ -23,12 +25,20 @@ const TOMBSTONE_GRACE_MAX_S: u64 = 100 * 366 * 86_400;
 /// A change of the cluster state.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Change {
-    /// Takes nodes in.
+    /// Takes nodes in, as owners at once: of a cluster that holds no data.
     Admit(Vec<Candidate>),
+    /// Takes nodes in, to be filled.
+    Join(Vec<Candidate>),
     /// A member has other addresses than before.
     Readdress { node: NodeId, quic: String, http: String },
-    /// Creates, alters or drops a keyspace.
+    /// Creates, alters or drops a keyspace, whose replicas are others at once: it holds no data.
     Keyspace(AlterKeyspace),
+    /// The same, and its data goes to its new replicas.
+    KeyspaceWithData(AlterKeyspace),
+    /// Changes who owns the ring.
+    Ring(RingRequest),
+    /// Partitions of the change that is under way go on.
+    Advance(Advance),
 }
 
 impl Change {
@@ -49,6 +59,14 @@ impl Change {
                         next.admitted.insert(member.id.clone(), *birth);
                         state.members.insert(member.id.clone(), member);
                     }
+                }
+            }
+            Change::Join(candidates) => ring_change::join(&mut next, candidates)?,
+            Change::Ring(request) => ring_change::request(&mut next, request)?,
+            Change::Advance(advance) => ring_change::advance(&mut next, advance)?,
+            Change::KeyspaceWithData(AlterKeyspace { name, change }) => {
+                if let KeyspaceChange::Set(config) = change {
+                    ring_change::replicate(&mut next, name, config)?;
                 }
             }
             Change::Readdress { node, quic, http } => {
@@ -75,11 +93,11 @@ impl Change {
     }
 }
 
-fn invalid(message: impl Into<String>) -> AlterError {
+pub(crate) fn invalid(message: impl Into<String>) -> AlterError {
     AlterError::Invalid(message.into())
 }
 
-fn set_keyspace(
+pub(crate) fn set_keyspace(
     state: &mut ClusterState,
     name: &KeyspaceName,
     config: &KeyspaceConfig,

@@ -19,9 +19,12 @@ mod heartbeats;
 pub mod membership;
 mod outbox;
 mod record;
+mod ring_change;
 
-pub use actor::{Depart, GossipActor, HoldingDone, Holdings, Unfit};
+pub use actor::{Depart, GossipActor, HandedOver, HoldingDone, Holdings, Unfit};
 pub use config::{MembershipConfig, Timing};
 pub use detector::DetectorConfig;
-pub use membership::{Effect, Input, Membership, MembershipEvent, Ticket, To, Unserviceable};
+pub use membership::{
+    Alteration, Effect, Input, Membership, MembershipEvent, Ticket, To, Unserviceable,
+};
 pub use record::{MembershipStore, MemoryMembershipStore, forget_votes};

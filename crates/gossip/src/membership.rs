@@ -6,6 +6,7 @@
 //! depends on the record is said or done before the record is durable; a refused node stays silent.
 
 mod campaign;
+mod driving;
 mod errands;
 mod following;
 mod gossiping;
@@ -30,10 +31,11 @@ use crate::{
     heartbeats::Heartbeats, outbox::Outbox, record::Record,
 };
 use campaign::Campaign;
+use driving::Driving;
 use errands::Errands;
 use following::usable_record;
 use gossiping::Rounds;
-pub use messages::{Effect, Input, MembershipEvent, Ticket, To, Unserviceable};
+pub use messages::{Alteration, Effect, Input, MembershipEvent, Ticket, To, Unserviceable};
 use voting::Brake;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +68,7 @@ pub struct Membership {
     brake: Brake,
     campaign: Campaign,
     errands: Errands,
+    driving: Driving,
     readiness: view::Readiness,
     wakes_at: Option<Moment>,
 }
@@ -101,6 +104,7 @@ impl Membership {
             brake: Brake::default(),
             campaign: Campaign::default(),
             errands: Errands::default(),
+            driving: Driving::default(),
             readiness: view::Readiness::default(),
             wakes_at: None,
             config,
@@ -169,8 +173,18 @@ impl Membership {
                 self.holding(ticket, keyspaces);
             }
             (Input::Heard { from, packet }, Phase::Running) => self.heard(from, packet),
+            (Input::HandedOver { change, partition, phase }, Phase::Running) => {
+                self.handed_over(change, partition, phase);
+            }
             (Input::Departing, _) => self.depart(),
-            (Input::TimeUp | Input::Started | Input::Heard { .. } | Input::Holding { .. }, _) => {}
+            (
+                Input::TimeUp
+                | Input::Started
+                | Input::Heard { .. }
+                | Input::Holding { .. }
+                | Input::HandedOver { .. },
+                _,
+            ) => {}
         }
     }
 
@@ -234,6 +248,9 @@ impl Membership {
             GossipBody::Vote { epoch, ballot, step } => self.vote(from, epoch, ballot, step),
             GossipBody::Decided(decree) => self.decided(from, *decree),
             GossipBody::Learned(epoch) => self.learned(from, epoch),
+            GossipBody::HandedOver { change, partitions } => {
+                self.heard_of_handover(from, change, partitions);
+            }
         }
     }
 
@@ -256,16 +273,21 @@ impl Membership {
             self.seek();
             self.gossip();
             self.attend();
+            self.report();
             self.drive();
         }
     }
 
     fn set_alarm(&mut self) {
         let parts = match self.phase {
-            Phase::Running => {
-                [self.seeking_due(), self.gossip_due(), self.errands_due(), self.drive_due()]
-            }
-            _ => [None; 4],
+            Phase::Running => [
+                self.seeking_due(),
+                self.gossip_due(),
+                self.errands_due(),
+                self.report_due(),
+                self.drive_due(),
+            ],
+            _ => [None; 5],
         };
         let Some(due) = parts.into_iter().flatten().min() else { return };
         // What is overdue waits for an input that is on its way; the alarm only makes sure.
@@ -278,6 +300,12 @@ impl Membership {
 
     fn epoch(&self) -> Epoch {
         self.cluster.as_ref().map_or(Epoch(0), |state| state.epoch)
+    }
+
+    /// How many of the voters can be reached, this node included.
+    fn voters_alive(&self, state: &ClusterState) -> usize {
+        let me = &self.config.member.id;
+        state.voters().filter(|id| *id == me || self.heartbeats.is_reachable(id)).count()
     }
 
     fn is_member(&self, id: &NodeId) -> bool {

@@ -125,6 +125,11 @@ pub struct ClusterState {
     pub keyspaces: BTreeMap<KeyspaceName, Keyspace>,
     /// Names that never come back.
     pub removed: BTreeSet<NodeId>,
+    /// Members that an operator has declared dead: nobody waits for them, and they are on their way out.
+    pub written_off: BTreeSet<NodeId>,
+    /// Nodes that are to take a dead one's place as soon as they ask to be taken in: the new one's name,
+    /// and the dead one's.
+    pub expected: BTreeMap<NodeId, NodeId>,
     /// The change of the ring that is under way, if one is.
     pub change: Option<Box<RingChange>>,
 }
@@ -162,10 +167,15 @@ pub enum Purpose {
     Join(BTreeSet<NodeId>),
     /// This node leaves.
     Leave(NodeId),
-    /// This node is taken out for good: it is dead.
-    Remove(NodeId),
-    /// The first node is dead, and the second takes its place.
-    Replace(NodeId, NodeId),
+    /// These nodes are taken out for good: they are dead.
+    Remove(BTreeSet<NodeId>),
+    /// A dead node is taken out, and another one takes its place.
+    Replace {
+        /// The dead one.
+        old: NodeId,
+        /// The new one.
+        new: NodeId,
+    },
     /// This node gets a larger or a smaller share.
     Weigh(NodeId),
     /// The replication of this keyspace is altered.
@@ -195,6 +205,23 @@ impl Phase {
     }
 }
 
+impl std::fmt::Display for Purpose {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let list = |nodes: &BTreeSet<NodeId>| {
+            let names: Vec<&str> = nodes.iter().map(NodeId::as_str).collect();
+            names.join(", ")
+        };
+        match self {
+            Self::Join(nodes) => write!(f, "{} joining", list(nodes)),
+            Self::Leave(node) => write!(f, "{node} leaving"),
+            Self::Remove(nodes) => write!(f, "{} being removed", list(nodes)),
+            Self::Replace { old, new } => write!(f, "{new} taking the place of {old}"),
+            Self::Weigh(node) => write!(f, "another weight for {node}"),
+            Self::Replicate(keyspace) => write!(f, "another replication of keyspace {keyspace}"),
+        }
+    }
+}
+
 impl RingChange {
     /// How far a partition is.
     pub fn phase(&self, partition: PartitionId) -> Phase {
@@ -218,6 +245,8 @@ impl ClusterState {
             members: BTreeMap::from([(founder.id.clone(), founder)]),
             keyspaces: BTreeMap::from([(KeyspaceName::default_keyspace(), default)]),
             removed: BTreeSet::new(),
+            written_off: BTreeSet::new(),
+            expected: BTreeMap::new(),
             change: None,
         }
     }
@@ -229,14 +258,14 @@ impl ClusterState {
         self.members.values().filter(move |member| owns(member.state))
     }
 
-    /// The members whose votes count: all but those that are being taken out.
+    /// The members whose votes count: all but those that were declared dead.
     pub fn voters(&self) -> impl Iterator<Item = &NodeId> {
-        self.members.values().filter(|it| it.state != MemberState::Removed).map(|it| &it.id)
+        self.members.keys().filter(|id| !self.written_off.contains(*id))
     }
 
-    /// Whether a member is being taken out: nobody waits for it any more.
+    /// Whether a node was declared dead, or is no member: nobody waits for it.
     pub fn is_written_off(&self, node: &NodeId) -> bool {
-        self.members.get(node).is_none_or(|member| member.state == MemberState::Removed)
+        self.written_off.contains(node) || !self.members.contains_key(node)
     }
 
     /// The layout that the members and keyspaces describe: the one that holds, or the one that the change

@@ -86,6 +86,8 @@ pub mod tag {
     pub const DESCRIBE_NODE: u16 = 43;
     /// [`super::admin::StartRepair`]
     pub const START_REPAIR: u16 = 44;
+    /// [`super::admin::AlterRing`]
+    pub const ALTER_RING: u16 = 45;
     // 60 and on: gossip
     /// [`super::gossip::GossipPacket`]
     pub const GOSSIP_PACKET: u16 = 60;

@@ -4,7 +4,7 @@
 //! the other side doesn't know of. And its new owners must be in step with its old ones, so that the write
 //! of whoever acknowledged it is among as many of the new owners as it was among the old ones:
 //! - a node that is new holds what every old owner holds;
-//! - where there are more or fewer owners than before, or an old one is written off, so does one that stays.
+//! - where there are more or fewer owners than before, or one is written off, so does one that stays.
 //!
 //! Let a write be acknowledged by a set H of the old owners. If H has one that goes, every new node has the
 //! write from it; else all of H stays. Either way as many of the new owners hold it. A node that was
@@ -59,8 +59,7 @@ impl Handover {
         };
         let is_there = |at: usize| !cluster.is_written_off(&placement.replicas[at].id);
         let places = 0..placement.replicas.len();
-        let is_whole = places.clone().filter(|at| old.contains(*at)).all(is_there);
-        let all_must = old.replication != new.replication || !is_whole;
+        let all_must = old.replication != new.replication || !places.clone().all(is_there);
         for at in places.clone().filter(|at| is_there(*at)) {
             let awaited = self.awaited.entry(placement.replicas[at].id.clone()).or_default();
             if new.contains(at) && (all_must || !old.contains(at)) {

@@ -1,7 +1,8 @@
 //! The member as the one who has something voted on: it runs one ballot at a time.
 //!
 //! What for, in this order: to recall a lost vote, to bring an end to what keeps the data frozen, changes
-//! of keyspaces, nodes at the door, its own new address. A ballot that meets a later one backs off for a
+//! that somebody waits for, nodes at the door, its own new address, partitions that can go on in a change of
+//! the ring. A ballot that meets a later one backs off for a
 //! random while, and what it was for is tried again on whatever state there is by then.
 
 use std::{collections::BTreeSet, time::Duration};
@@ -26,12 +27,14 @@ const BACKOFF_DOUBLINGS: u32 = 4;
 /// What a ballot is run for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// The change of a keyspace that was asked for under this token.
+    /// The change that was asked for under this token.
     Errand(u64),
     /// The nodes at the door.
     Admit,
     /// The node's own new address.
     Readdress,
+    /// The partitions that can go on in a change of the ring.
+    Advance,
     /// To bring a ballot that somebody left behind to an end, or to recall a lost vote.
     Tidy,
 }
@@ -67,7 +70,12 @@ impl Membership {
         }
         self.cluster.as_ref()?;
         let waits = self.has_errands() || self.record.acceptor.must_recall();
-        let due = [waits.then_some(self.now), self.takeover_due(), self.admission.due()];
+        let due = [
+            waits.then_some(self.now),
+            self.takeover_due(),
+            self.admission.due(),
+            self.change_due(),
+        ];
         due.into_iter().flatten().min().map(|due| due.max(self.campaign.not_before))
     }
 
@@ -88,25 +96,29 @@ impl Membership {
         if self.takeover_due().is_some_and(|due| self.now >= due) {
             return self.run(Aim::Finish, Purpose::Tidy);
         }
-        if self.run_errand() || self.open_door() {
+        if self.run_errand() || self.open_door() || self.readdress() {
             return;
         }
-        self.readdress();
+        self.drive_change();
     }
 
-    fn readdress(&mut self) {
-        let Some(decree) = &self.record.decree else { return };
+    /// Returns whether something was set going.
+    fn readdress(&mut self) -> bool {
+        let Some(decree) = &self.record.decree else { return false };
         let me = &self.config.member;
         let change =
             Change::Readdress { node: me.id.clone(), quic: me.quic.clone(), http: me.http.clone() };
-        if let Ok(Some(next)) = change.apply(decree) {
+        let next = change.apply(decree);
+        if let Ok(Some(next)) = next {
             self.note(format!(
                 "telling the members that this node is at {}",
                 self.config.member.quic
             ));
             let moves = BTreeSet::new();
             self.run(Aim::Propose { decree: Box::new(next), moves }, Purpose::Readdress);
+            return true;
         }
+        false
     }
 
     /// Whether the node's own store holds data of these keyspaces; none while it is being asked. Asked
@@ -131,7 +143,7 @@ impl Membership {
     pub(super) fn run(&mut self, aim: Aim, purpose: Purpose) {
         let Some(mut idle) = self.record.decree.clone() else { return };
         idle.state.epoch = idle.state.epoch.next();
-        let voters = idle.state.members.keys().cloned().collect();
+        let voters = idle.state.voters().cloned().collect();
         let round = self.campaign.round.max(self.record.acceptor.round()) + 1;
         self.campaign.round = round;
         let proposer = self.config.member.id.clone();
@@ -243,16 +255,16 @@ impl Membership {
     /// Nothing came of what a ballot was run for, and nothing will.
     fn came_to_nothing(&mut self, purpose: Purpose, holder: Option<NodeId>) {
         match (purpose, holder) {
-            (Purpose::Admit, Some(holder)) => self.shut_door(&holder),
+            (Purpose::Admit, Some(_)) => self.admission.fills = true,
             (Purpose::Admit, None) => {
                 self.wait_at_door("not every member said in time that it holds no data".into());
             }
-            (Purpose::Errand(token), Some(holder)) => self.holds_data(token, &holder),
+            (Purpose::Errand(token), Some(_)) => self.holds_data(token),
             (Purpose::Errand(token), None) => {
-                let voters = self.cluster.as_ref().map_or(0, |state| state.members.len());
+                let voters = self.cluster.as_ref().map_or(0, |state| state.voters().count());
                 self.fail_errand(token, voters, voters.saturating_sub(1));
             }
-            (Purpose::Readdress | Purpose::Tidy, _) => {}
+            (Purpose::Readdress | Purpose::Advance | Purpose::Tidy, _) => {}
         }
     }
 

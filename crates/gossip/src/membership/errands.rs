@@ -1,4 +1,4 @@
-//! Changes of keyspaces that somebody waits for, from the request to the answer.
+//! Changes that somebody waits for, from the request to the answer.
 //!
 //! A change counts as made when the newest state says what it wanted, whoever had it voted on. It is
 //! answered once every member that can be reached has learned of that state, so that a request to any
@@ -8,14 +8,11 @@ use std::collections::{BTreeSet, VecDeque};
 
 use anello_protocol::{
     id::{Epoch, NodeId},
-    message::{
-        admin::{AlterError, AlterKeyspace},
-        gossip::GossipBody,
-    },
+    message::{admin::AlterError, gossip::GossipBody},
     time::Moment,
 };
 
-use super::{Effect, Membership, Phase, To, campaign::Purpose};
+use super::{Alteration, Effect, Membership, Phase, To, campaign::Purpose};
 use crate::{
     agreement::proposer::Aim,
     change::{self, Change},
@@ -24,14 +21,31 @@ use crate::{
 /// The most changes that wait at a time.
 const MAX_ERRANDS: usize = 64;
 
-/// A change of a keyspace that somebody waits for.
+/// A change that somebody waits for.
 #[derive(Clone, Debug)]
 struct Errand {
     token: u64,
-    request: AlterKeyspace,
+    request: Alteration,
     gives_up: Moment,
     /// Whether voters were asked to accept it: it may come about without this node.
     exposed: bool,
+    /// Whether some member is known to hold data that it moves.
+    moves_data: bool,
+}
+
+impl Errand {
+    fn change(&self) -> Change {
+        match self.request.clone() {
+            Alteration::Ring(request) => Change::Ring(request),
+            Alteration::Keyspace(request) if self.moves_data => Change::KeyspaceWithData(request),
+            Alteration::Keyspace(request) => Change::Keyspace(request),
+        }
+    }
+
+    /// Whether data goes to other owners by and by, if there is any: then nobody has to be without.
+    fn goes_in_phases(&self) -> bool {
+        self.moves_data || matches!(self.request, Alteration::Ring(_))
+    }
 }
 
 /// A state on its way to everybody.
@@ -71,23 +85,28 @@ impl Membership {
         self.spread_on();
     }
 
-    /// Somebody wants a keyspace changed.
-    pub(super) fn alter(&mut self, token: u64, request: AlterKeyspace) {
+    /// Somebody wants the cluster changed.
+    pub(super) fn alter(&mut self, token: u64, request: Alteration) {
         let running = self.phase == Phase::Running && self.cluster.is_some();
         if !running || self.errands.open.len() >= MAX_ERRANDS {
             let result = Err(AlterError::Unavailable { required: 1, alive: 0 });
             return self.outbox.push(Effect::Answer { token, result });
         }
         let gives_up = self.now + self.config.timing.alter;
-        self.errands.open.push_back(Errand { token, request, gives_up, exposed: false });
+        self.errands.open.push_back(Errand {
+            token,
+            request,
+            gives_up,
+            exposed: false,
+            moves_data: false,
+        });
     }
 
     /// Starts on the first errand that needs a ballot. Returns whether something was set going.
     pub(super) fn run_errand(&mut self) -> bool {
         while let Some(errand) = self.errands.open.front() {
             let Some(decree) = &self.record.decree else { return false };
-            let change = Change::Keyspace(errand.request.clone());
-            let next = match change.apply(decree) {
+            let next = match errand.change().apply(decree) {
                 Ok(Some(next)) => next,
                 Ok(None) => {
                     self.settle_errands();
@@ -99,22 +118,29 @@ impl Membership {
                     continue;
                 }
             };
-            let moves = change::moved(&decree.state, &next.state);
-            let voters = decree.state.members.len();
-            let alive = voters - self.heartbeats.peers(false).len();
-            let required = if moves.is_empty() { voters / 2 + 1 } else { voters };
+            let moves = match errand.goes_in_phases() {
+                true => BTreeSet::new(),
+                false => change::moved(&decree.state, &next.state),
+            };
             let token = errand.token;
-            if alive < required {
-                self.fail_errand(token, required, alive);
+            if let Some(change) = decree.state.change.as_ref().filter(|_| !moves.is_empty()) {
+                let error = AlterError::UnderWay(change.purpose.to_string());
+                self.answer_errand(token, Err(error));
                 continue;
             }
+            let voters = decree.state.voters().count();
+            let alive = self.voters_alive(&decree.state);
             if !moves.is_empty() {
                 let Some(held) = self.inspected(&moves) else { return true };
                 if held {
-                    let me = self.config.member.id.clone();
-                    self.holds_data(token, &me);
+                    self.holds_data(token);
                     continue;
                 }
+            }
+            let required = if moves.is_empty() { voters / 2 + 1 } else { voters };
+            if alive < required {
+                self.fail_errand(token, required, alive);
+                continue;
             }
             self.run(Aim::Propose { decree: Box::new(next), moves }, Purpose::Errand(token));
             return true;
@@ -146,16 +172,11 @@ impl Membership {
         self.answer_errand(token, Err(if exposed { AlterError::Timeout } else { error }));
     }
 
-    /// A voter holds data that it would move.
-    pub(super) fn holds_data(&mut self, token: u64, holder: &NodeId) {
-        let Some(name) = self.errand(token).map(|errand| errand.request.name.clone()) else {
-            return;
-        };
-        let error = AlterError::Invalid(format!(
-            "the keyspace {name:?} holds data ({holder} does), and neither moving data to other replicas nor \
-             going from last-write-wins to siblings is possible then: change it while it is empty"
-        ));
-        self.answer_errand(token, Err(error));
+    /// A member holds data that it moves: so it has to go in phases.
+    pub(super) fn holds_data(&mut self, token: u64) {
+        if let Some(errand) = self.errand(token) {
+            errand.moves_data = true;
+        }
     }
 
     fn give_up_errands(&mut self) {
@@ -172,7 +193,7 @@ impl Membership {
         let Some(decree) = &self.record.decree else { return };
         let (mut done, mut open) = (vec![], VecDeque::new());
         for errand in std::mem::take(&mut self.errands.open) {
-            match Change::Keyspace(errand.request.clone()).apply(decree) {
+            match errand.change().apply(decree) {
                 Ok(None) => done.push(errand.token),
                 Err(AlterError::NoSuchKeyspace(_)) if errand.exposed => done.push(errand.token),
                 _ => open.push_back(errand),

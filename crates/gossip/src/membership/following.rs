@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use anello_protocol::{
-    cluster::{ClusterState, Member},
+    cluster::{ClusterState, Member, MemberState},
     id::{Epoch, NodeId},
     message::gossip::{Decree, GossipBody},
 };
 
-use super::{Effect, Membership, MembershipEvent, To, Unserviceable};
+use super::{Effect, Membership, MembershipEvent, Phase, To, Unserviceable};
 use crate::{
     agreement::acceptor::{Acceptor, Memory},
     config::MembershipConfig,
@@ -49,7 +49,16 @@ impl Membership {
         if state.partitions != self.config.partitions {
             return self.refuse(partitions_differ(self.config.partitions, state.partitions));
         }
+        if state.written_off.contains(&me.id) {
+            return self.refuse(format!(
+                "{} was declared dead and is being taken out of the cluster; it can't come back under its name",
+                me.id
+            ));
+        }
         let Some(member) = state.members.get(&me.id) else {
+            if self.is_leaving() {
+                return self.leave();
+            }
             if self.record.decree.is_some() || state.removed.contains(&me.id) {
                 self.refuse(format!(
                     "{} was removed from the cluster; a removed node can't come back under its name",
@@ -82,11 +91,25 @@ impl Membership {
         self.act_under(state);
     }
 
+    /// Whether the last state that this node knew of says that it leaves.
+    fn is_leaving(&self) -> bool {
+        let own = self.cluster.as_ref().and_then(|state| state.members.get(&self.config.member.id));
+        own.is_some_and(|member| member.state == MemberState::Leaving)
+    }
+
+    /// All that the node held is with others.
+    fn leave(&mut self) {
+        self.note("this node has handed over all that it held, and has left the cluster".into());
+        self.phase = Phase::Refused("this node has left the cluster".into());
+        self.outbox.push(Effect::Event(MembershipEvent::Left));
+    }
+
     /// Takes the record's state as the one to act under, and tells everybody in the node.
     pub(super) fn act_under(&mut self, state: ClusterState) {
         let state = Arc::new(state);
         self.heartbeats.set_members(self.now, state.members.keys());
         self.admission.took_in(state.members.keys());
+        self.driving.entered(self.now, &state);
         self.readiness.entered(self.now);
         self.seeker = None;
         self.rounds.news(self.now);

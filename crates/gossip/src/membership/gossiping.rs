@@ -151,6 +151,10 @@ impl Membership {
     /// Somebody opens an exchange.
     pub(super) fn digest(&mut self, from: NodeId, pulse: Pulse, heard: Vec<Beat>) {
         if !self.is_member(&from) || pulse.beat.node != from {
+            // Who was taken out while it was away doesn't know it, and would ask for ever.
+            if self.cluster.as_ref().is_some_and(|state| state.removed.contains(&from)) {
+                self.tell_decree(from);
+            }
             return;
         }
         heard.iter().for_each(|beat| self.count_on(beat));

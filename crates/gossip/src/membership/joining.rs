@@ -111,10 +111,11 @@ impl Membership {
         self.outbox.send(To::Node(doorkeeper), knock);
     }
 
-    /// The member that takes nodes in: the first by name that answers, so that proposers seldom meet.
-    fn doorkeeper(&self) -> Option<NodeId> {
-        let members = &self.cluster.as_ref()?.members;
-        members.keys().find(|id| self.heartbeats.is_reachable(id)).cloned()
+    /// The member that takes nodes in and drives changes of the ring: the first by name that answers, so
+    /// that proposers seldom meet.
+    pub(super) fn doorkeeper(&self) -> Option<NodeId> {
+        let mut voters = self.cluster.as_ref()?.voters();
+        voters.find(|id| self.heartbeats.is_reachable(id)).cloned()
     }
 
     fn answer(&mut self, candidate: &Candidate, answer: KnockAnswer) {
@@ -133,11 +134,25 @@ impl Membership {
         let Some(decree) = self.record.decree.as_ref().filter(|_| !candidates.is_empty()) else {
             return false;
         };
+        if let Some(change) = &decree.state.change {
+            let reason = format!("a change of the ring is under way: {}", change.purpose);
+            self.wait_at_door(reason);
+            return false;
+        }
+        let expects = |it: &Candidate| decree.state.expected.contains_key(&it.member.id);
+        if self.admission.fills || candidates.iter().any(expects) {
+            return self.let_in_to_be_filled(candidates);
+        }
         let Ok(Some(next)) = Change::Admit(candidates).apply(decree) else {
             self.admission.clear();
             return false;
         };
         let moves = change::moved(&decree.state, &next.state);
+        let Some(held) = self.inspected(&moves) else { return true };
+        if held {
+            self.admission.fills = true;
+            return self.open_door();
+        }
         let absent = self.heartbeats.peers(false);
         if let Some(first) = absent.first() {
             let more = match absent.len() {
@@ -149,13 +164,28 @@ impl Membership {
             ));
             return false;
         }
-        let Some(held) = self.inspected(&moves) else { return true };
-        if held {
-            self.shut_door(&self.config.member.id.clone());
-            return false;
-        }
         self.run(Aim::Propose { decree: Box::new(next), moves }, Purpose::Admit);
         true
+    }
+
+    /// Takes nodes into a cluster that holds data: they own their shares once they have been filled.
+    fn let_in_to_be_filled(&mut self, candidates: Vec<Candidate>) -> bool {
+        let Some(decree) = &self.record.decree else { return false };
+        match Change::Join(candidates).apply(decree) {
+            Ok(Some(next)) => {
+                let aim = Aim::Propose { decree: Box::new(next), moves: BTreeSet::new() };
+                self.run(aim, Purpose::Admit);
+                true
+            }
+            Ok(None) => {
+                self.admission.clear();
+                false
+            }
+            Err(error) => {
+                self.wait_at_door(error.to_string());
+                false
+            }
+        }
     }
 
     /// Those at the door have to wait a little longer.
@@ -164,17 +194,6 @@ impl Membership {
         if self.admission.put_off(self.now + self.config.timing.gather, reason.clone()) {
             self.note(format!("nodes want to be taken in; {reason}"));
         }
-    }
-
-    /// Those at the door can't be taken in, because that member holds data.
-    pub(super) fn shut_door(&mut self, holder: &NodeId) {
-        let reason = format!(
-            "the cluster holds data ({holder} does), and joining a cluster that holds data is not possible in \
-             this version: nodes can be added while it is empty"
-        );
-        self.note(format!("nodes were not taken in: {reason}"));
-        self.answer_all(&KnockAnswer::NotNow(reason));
-        self.admission.clear();
     }
 
     /// Tells the members that a decree took in; they are not known by name yet.

@@ -3,10 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use anello_protocol::{
-    cluster::ClusterState,
-    id::{Epoch, KeyspaceId, NodeId},
+    cluster::{ClusterState, Phase},
+    id::{Epoch, KeyspaceId, NodeId, PartitionId},
     message::{
-        admin::{AlterError, AlterKeyspace},
+        admin::{AlterError, AlterKeyspace, RingRequest},
         gossip::GossipPacket,
     },
     time::Moment,
@@ -43,18 +43,37 @@ pub enum Input {
         /// The keyspaces.
         keyspaces: BTreeSet<KeyspaceId>,
     },
-    /// Somebody wants a keyspace created, altered or dropped. Answered by [`Effect::Answer`].
+    /// Somebody wants the cluster changed. Answered by [`Effect::Answer`].
     Alter {
         /// Comes back with the answer.
         token: u64,
         /// The change.
-        request: AlterKeyspace,
+        request: Alteration,
+    },
+    /// This node acts under a phase of a partition that is on the move, and is in step with whom it has to be.
+    /// Also harmless if it was said before.
+    HandedOver {
+        /// The epoch that the change of the ring began with.
+        change: Epoch,
+        /// The partition.
+        partition: PartitionId,
+        /// The phase that it can leave.
+        phase: Phase,
     },
     /// Why what the node holds must be shown to nobody, if it must not: then it doesn't serve. It is a
     /// member all the same.
     Unfit(Option<String>),
     /// The node shuts down: its peers are told.
     Departing,
+}
+
+/// What somebody wants changed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Alteration {
+    /// A keyspace.
+    Keyspace(AlterKeyspace),
+    /// Who owns the ring.
+    Ring(RingRequest),
 }
 
 /// Whom to send to.
@@ -132,6 +151,8 @@ pub enum MembershipEvent {
     LostDisk,
     /// The node doesn't serve, and why, for people.
     NotReady(String),
+    /// The node has handed over all that it held and is no member any more. It should be stopped.
+    Left,
     /// The node can't ever serve as it is, and why, for people. It should be stopped.
     Refused(String),
 }

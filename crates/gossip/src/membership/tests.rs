@@ -4,4 +4,5 @@ mod agreeing;
 mod fleet;
 mod forming;
 mod noticing;
+mod reshaping;
 mod telling_apart;

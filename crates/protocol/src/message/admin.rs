@@ -84,6 +84,38 @@ pub enum KeyspaceChange {
     Drop,
 }
 
+/// Changes who owns the ring. Answered once the change has begun; how far it is says the cluster state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AlterRing {
+    /// What is to change.
+    pub change: RingRequest,
+}
+super::message!(AlterRing => Result<Epoch, AlterError>, ALTER_RING, Control, true);
+
+/// What is to change of the ring.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum RingRequest {
+    /// A node hands over what it holds and leaves for good.
+    Leave(NodeId),
+    /// A dead node is taken out for good; the others copy what it held from each other.
+    Remove(NodeId),
+    /// A dead node is taken out for good, and another one takes its place as soon as it asks to be
+    /// taken in, or at once if it is a member.
+    Replace {
+        /// The dead one.
+        old: NodeId,
+        /// The new one.
+        new: NodeId,
+    },
+    /// A node gets another share of the ring relative to its datacenter's other nodes.
+    Weigh {
+        /// The node.
+        node: NodeId,
+        /// Its weight.
+        weight: f64,
+    },
+}
+
 /// Why the cluster was not changed.
 #[derive(Clone, Debug, Error, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AlterError {
@@ -104,6 +136,9 @@ pub enum AlterError {
     /// The vote did not end in time; the change may or may not come about.
     #[error("the members did not agree in time; the change may or may not come about")]
     Timeout,
+    /// Another change of the ring is under way: this one has to wait until that is through.
+    #[error("a change of the ring is under way: {0}; try again once it is through")]
+    UnderWay(String),
 }
 
 /// Asks a node for its own figures.

@@ -17,6 +17,10 @@
 //!   A --Prepare--> all      A <--Promise-- all      or Rejected, by who has promised a later ballot
 //!   A --Accept---> all      A <--Accepted- all      a majority: the decree is chosen
 //!   A --Decided--> all      A <--Learned-- all
+//!
+//! a change of the ring, partition by partition
+//!
+//!   owner --HandedOver--> driver     a partition can enter its next phase, as far as this owner is concerned
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,9 +31,9 @@ use thiserror::Error;
 use crate::{
     cluster::{
         ClusterState, MAX_KEYSPACES, MAX_MEMBERS, MAX_PARTITIONS, MAX_REPLICAS_PER_DATACENTER,
-        MAX_WEIGHT, Member, Replication,
+        MAX_WEIGHT, Member, Phase, Replication,
     },
-    id::{ClusterName, Epoch, KeyspaceId, NodeId},
+    id::{ClusterName, Epoch, KeyspaceId, NodeId, PartitionId},
 };
 
 /// The most nodes that one digest or delta speaks of; a larger cluster is covered in turns.
@@ -38,6 +42,9 @@ pub const MAX_BEATS: usize = 64;
 pub const MAX_ADDRESS_BYTES: usize = 260;
 /// The longest program version, in bytes.
 pub const MAX_PROGRAM_BYTES: usize = 64;
+
+/// The most partitions that a packet says have been handed over.
+pub const MAX_HANDED_OVER: usize = 4096;
 
 /// One thing that a node tells another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -97,6 +104,15 @@ pub enum GossipBody {
     Decided(Box<Decree>),
     /// "I act under that state."
     Learned(Epoch),
+    /// "These partitions can go on, as far as I am concerned": the sender acts under the phase that each is
+    /// in, and is in step with whom it has to be. Sent to the member that drives the change, until the
+    /// state says that they have gone on.
+    HandedOver {
+        /// The epoch that the change began with.
+        change: Epoch,
+        /// The partitions, at most [`MAX_HANDED_OVER`], with the phases that they can leave.
+        partitions: Vec<(PartitionId, Phase)>,
+    },
 }
 
 /// A step of a vote (Lamport, "The Part-Time Parliament", 1998).
@@ -233,6 +249,9 @@ impl GossipPacket {
                 _ => Ok(()),
             },
             GossipBody::Decided(decree) => decree.check(),
+            GossipBody::HandedOver { partitions, .. } => {
+                ensure(partitions.len() <= MAX_HANDED_OVER, "too many partitions handed over")
+            }
             GossipBody::Answer { .. } | GossipBody::Learned(_) => Ok(()),
         }
     }
@@ -257,6 +276,15 @@ impl Decree {
         for (id, member) in &state.members {
             ensure(*id == member.id, "a member under another's name")?;
             check_member(member)?;
+        }
+        if let Some(change) = &state.change {
+            let phases = u32::try_from(change.phases.len());
+            ensure(phases == Ok(partitions), "a change of other partitions")?;
+            let known = change.old.owners.keys().all(|id| state.members.contains_key(id));
+            ensure(known, "an old owner that is no member")?;
+            let weights = change.old.owners.values();
+            let within = weights.into_iter().all(|weight| *weight > 0.0 && *weight <= MAX_WEIGHT);
+            ensure(within, "a bad weight")?;
         }
         for keyspace in state.keyspaces.values() {
             if let Replication::PerDatacenter(counts) = &keyspace.config.replication {

@@ -8,19 +8,21 @@ use std::{
 };
 
 use anello_protocol::{
-    cluster::{ClusterState, KeyspaceConfig, Member, MemberState},
+    cluster::{ClusterState, KeyspaceConfig, Member, MemberState, Phase},
     codec,
-    id::{Epoch, KeyspaceId, KeyspaceName, NodeId},
+    id::{Epoch, KeyspaceId, KeyspaceName, NodeId, PartitionId},
     message::{
-        admin::{AlterError, AlterKeyspace, KeyspaceChange},
+        admin::{AlterError, AlterKeyspace, KeyspaceChange, RingRequest},
         gossip::{GossipBody, GossipPacket, VoteStep},
     },
     time::{Moment, Now},
 };
 
+use anello_ring::view::View;
+
 use crate::{
-    Effect, Input, Membership, MembershipConfig, MembershipEvent, Ticket, Timing, To, change,
-    dice::Dice, record::Record,
+    Alteration, Effect, Input, Membership, MembershipConfig, MembershipEvent, Ticket, Timing, To,
+    change, dice::Dice, record::Record,
 };
 
 /// What is on its way to a node.
@@ -29,6 +31,7 @@ enum Due {
     Packet { from: usize, packet: Vec<u8> },
     Saved { ticket: Ticket, record: Vec<u8> },
     Holding(Ticket),
+    HandedOver(Epoch, PartitionId, Phase),
     Wake,
     Start,
 }
@@ -51,6 +54,7 @@ pub(super) struct Node {
     pub(super) lost_disk: bool,
     pub(super) not_ready: String,
     pub(super) refused: Option<String>,
+    pub(super) left: bool,
     pub(super) answers: BTreeMap<u64, Result<Epoch, AlterError>>,
 }
 
@@ -78,6 +82,10 @@ pub(super) struct Fleet {
     pub(super) part: Vec<usize>,
     /// The state under each number, as first heard of: there is only one.
     states: BTreeMap<(ClusterId, Epoch), Arc<ClusterState>>,
+    /// Which owners were through with which phases of which partitions, by the change.
+    handed_over: BTreeSet<(Epoch, PartitionId, Phase, NodeId)>,
+    /// How long an owner takes to be through with a phase.
+    pub(super) filling: (Duration, Duration),
     pub(super) bytes: u64,
 }
 
@@ -139,6 +147,7 @@ impl Fleet {
             lost_disk: false,
             not_ready: String::new(),
             refused: None,
+            left: false,
             answers: BTreeMap::new(),
         };
         Self {
@@ -157,6 +166,8 @@ impl Fleet {
             starved: BTreeMap::new(),
             part: vec![0; nodes],
             states: BTreeMap::new(),
+            handed_over: BTreeSet::new(),
+            filling: (ms(50), ms(3_000)),
             bytes: 0,
         }
     }
@@ -178,6 +189,10 @@ impl Fleet {
                 && node.cluster == self.nodes[0].cluster
                 && node.reachable.values().filter(|reachable| **reachable).count() == all - 1
         })
+    }
+
+    pub(super) fn is_dead(&self, node: usize) -> bool {
+        self.nodes[node].machine.is_none()
     }
 
     /// What every node must know that is alive.
@@ -224,7 +239,11 @@ impl Fleet {
     }
 
     pub(super) fn alter(&mut self, node: usize, token: u64, request: AlterKeyspace) {
-        self.input(node, Input::Alter { token, request });
+        self.input(node, Input::Alter { token, request: Alteration::Keyspace(request) });
+    }
+
+    pub(super) fn alter_ring(&mut self, node: usize, token: u64, request: RingRequest) {
+        self.input(node, Input::Alter { token, request: Alteration::Ring(request) });
     }
 
     /// A client writes to the default keyspace; taken unless the node refuses.
@@ -310,6 +329,10 @@ impl Fleet {
                 let keyspaces = node.data.keys().copied().collect();
                 self.input(number, Input::Holding { ticket, keyspaces });
             }
+            Due::HandedOver(change, partition, phase) => {
+                self.handed_over.insert((change, partition, phase, id(number)));
+                self.input(number, Input::HandedOver { change, partition, phase });
+            }
             Due::Packet { from, packet } => {
                 let packet: GossipPacket = codec::decode(&packet).expect("what was encoded");
                 self.input(number, Input::Heard { from: id(from), packet });
@@ -393,9 +416,8 @@ impl Fleet {
     fn send(&mut self, from: usize, to: &To, packet: &GossipPacket) {
         let to = match to {
             To::Node(to) => {
-                let known = self.nodes[from].cluster.as_ref();
-                let known = known.is_some_and(|state| state.members.contains_key(to));
-                (0..self.nodes.len()).find(|number| known && id(*number) == *to)
+                // Also who is no member: the answer to its packet is the reply of its call.
+                (0..self.nodes.len()).find(|number| id(*number) == *to)
             }
             To::Address(to) => (0..self.nodes.len()).find(|number| address(*number) == *to),
         };
@@ -425,6 +447,7 @@ impl Fleet {
                 let life = before.as_ref().map_or(Epoch(0), |before| before.epoch);
                 assert!(state.epoch > life, "an older state after a newer one");
                 self.check_agreement(&state);
+                self.fill(number, before.as_deref(), &state);
             }
             MembershipEvent::Reachability { node: other, reachable, .. } => {
                 let cluster = node.cluster.as_ref().expect("a cluster first");
@@ -439,6 +462,7 @@ impl Fleet {
                 node.not_ready = reason;
             }
             MembershipEvent::Refused(reason) => node.refused = Some(reason),
+            MembershipEvent::Left => node.left = true,
         }
     }
 
@@ -473,13 +497,50 @@ impl Fleet {
         assert!(durable, "n{number} says what it has not saved: {body:?}");
     }
 
+    /// An owner fetches what it is to hold, and says so some time later.
+    fn fill(&mut self, number: usize, before: Option<&ClusterState>, state: &Arc<ClusterState>) {
+        let Some(change) = &state.change else { return };
+        let view = View::of(Arc::clone(state)).expect("a ring");
+        for (partition, phase) in view.moving() {
+            let known = before.and_then(|before| before.change.as_ref());
+            let is_news =
+                known.is_none_or(|it| it.began != change.began || it.phase(partition) != phase);
+            if is_news && view.handover(partition).awaited.contains_key(&id(number)) {
+                let after = self.dice.between(self.filling.0, self.filling.1);
+                self.push(number, after, Due::HandedOver(change.began, partition, phase));
+            }
+        }
+    }
+
+    /// No partition goes on before all who hold it are through with the phase that it was in.
+    fn check_phases(&self, before: &Arc<ClusterState>, state: &ClusterState) {
+        let Some(change) = &before.change else { return };
+        let view = View::of(Arc::clone(before)).expect("a ring");
+        for (partition, phase) in view.moving() {
+            let now = match &state.change {
+                Some(it) if it.began == change.began => it.phase(partition),
+                _ => Phase::Done,
+            };
+            assert!(now == phase || now == phase.next(), "{partition:?} from {phase:?} to {now:?}");
+            for node in view.handover(partition).awaited.into_keys().filter(|_| now != phase) {
+                let is_through =
+                    self.handed_over.contains(&(change.began, partition, phase, node.clone()));
+                assert!(is_through, "{partition:?} left {phase:?} without {node}");
+            }
+        }
+    }
+
     /// One state a number, and no data written under a state by whose successor it would have moved.
     fn check_agreement(&mut self, state: &Arc<ClusterState>) {
         let cluster = state.name.to_string();
         let known = self.states.entry((cluster.clone(), state.epoch)).or_insert(state.clone());
         assert_eq!(known, state, "two states under one number");
         let Some(before) = self.states.get(&(cluster, Epoch(state.epoch.0 - 1))) else { return };
-        let moved: BTreeSet<KeyspaceId> = change::moved(before, state);
+        self.check_phases(before, state);
+        if before.change.is_some() || state.change.is_some() {
+            return;
+        }
+        let moved = moved_at_once(before, state);
         for node in &self.nodes {
             for (keyspace, epoch) in &node.data {
                 let lost = moved.contains(keyspace) && *epoch < state.epoch;
@@ -487,4 +548,21 @@ impl Fleet {
             }
         }
     }
+}
+
+/// The keyspaces of which a partition has other replicas, or that stay and change their rule.
+fn moved_at_once(before: &Arc<ClusterState>, state: &Arc<ClusterState>) -> BTreeSet<KeyspaceId> {
+    let [old, new] = [before, state].map(|it| View::of(Arc::clone(it)).expect("a ring"));
+    let held = |view: &View, id: KeyspaceId| {
+        let keyspace = view.keyspace_of(id)?;
+        let nodes = state.members.keys().chain(before.members.keys());
+        Some(
+            nodes
+                .map(|node| (node.clone(), view.held_in(keyspace, node)))
+                .collect::<BTreeMap<_, _>>(),
+        )
+    };
+    let mut moved = change::moved(before, state);
+    moved.retain(|id| held(&old, *id) != held(&new, *id) || before.layout() == state.layout());
+    moved
 }
