@@ -16,7 +16,7 @@ use std::{
 use anello_antientropy::quarantine::LastAlive;
 use anello_gossip::Ticket;
 use anello_protocol::{
-    id::{KeyspaceId, NodeId, PartitionId},
+    id::{Epoch, KeyspaceId, NodeId, PartitionId},
     key::DataKey,
     version::{Version, Versions},
 };
@@ -47,6 +47,8 @@ pub enum DiskWrite {
     Alive(LastAlive),
     /// That the node lost what was on the disk before this one.
     Lost,
+    /// That of data nothing but these trees is held any more.
+    Release(BTreeSet<Tree>),
 }
 
 /// What a sync has made durable.
@@ -69,6 +71,8 @@ struct Kept {
     hint_record: Option<VnodeRecord>,
     record: Option<Vec<u8>>,
     alive: Option<LastAlive>,
+    /// For which change of the ring trees were last emptied, to be filled.
+    emptied: BTreeMap<Tree, Epoch>,
 }
 
 /// A copy of the data of a disk at some moment, as backups are made.
@@ -149,7 +153,10 @@ impl Disk {
         let waiting = self.waiting.iter().filter_map(|write| match write {
             DiskWrite::Commit(_, commit) => Some(commit.key.keyspace),
             DiskWrite::Hint(_, change) => Some(change.key.keyspace),
-            DiskWrite::Record(..) | DiskWrite::Alive(_) | DiskWrite::Lost => None,
+            DiskWrite::Record(..)
+            | DiskWrite::Alive(_)
+            | DiskWrite::Lost
+            | DiskWrite::Release(_) => None,
         });
         let data = self.kept.data.keys().map(|key| key.keyspace);
         let hints = self.kept.hints.keys().map(|(_, key)| key.keyspace);
@@ -179,6 +186,31 @@ impl Disk {
         self.was_restored = false;
         self.is_lost = false;
         self.rebuild_trees();
+    }
+
+    /// Removes whatever a tree holds from former times: it is about to be filled in a change of the ring. Does
+    /// so once a change.
+    pub fn empty(&mut self, tree: Tree, change: Epoch) {
+        if self.kept.emptied.insert(tree, change) == Some(change) {
+            return;
+        }
+        let partitions = self.partitions;
+        self.kept.data.retain(|key, _| (key.keyspace, key.hash.partition(partitions)) != tree);
+        self.forget_trees(|it| *it == tree);
+    }
+
+    /// Drops what is in none of these trees.
+    fn release(&mut self, held: &BTreeSet<Tree>) {
+        let partitions = self.partitions;
+        let tree = |key: &DataKey| (key.keyspace, key.hash.partition(partitions));
+        self.kept.data.retain(|key, _| held.contains(&tree(key)));
+        self.forget_trees(|tree| !held.contains(tree));
+    }
+
+    /// The keys that it holds of other trees than these.
+    pub fn strays(&self, is_held: impl Fn(Tree) -> bool) -> Vec<DataKey> {
+        let tree = |key: &DataKey| (key.keyspace, key.hash.partition(self.partitions));
+        self.kept.data.keys().filter(|key| !is_held(tree(key))).cloned().collect()
     }
 
     /// Takes a write in.
@@ -245,6 +277,7 @@ impl Disk {
                 DiskWrite::Record(_, bytes) => self.kept.record = Some(bytes.clone()),
                 DiskWrite::Alive(alive) => self.kept.alive = Some(*alive),
                 DiskWrite::Lost => self.is_lost = true,
+                DiskWrite::Release(held) => self.release(held),
             }
         }
         (batch, fresh)

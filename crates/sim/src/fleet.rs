@@ -283,7 +283,8 @@ impl Fleet {
         let views = self.slots.iter().filter_map(|slot| slot.node.view());
         let Some(view) = views.max_by_key(|view| view.epoch()) else { return Vec::new() };
         let Some(keyspace) = view.keyspace_of(key.keyspace) else { return Vec::new() };
-        let replicas = &view.placement(keyspace, key.hash).replicas;
+        // Those who are read: whoever else is written to counts beside them, never in their place.
+        let replicas = &view.readers(keyspace, key.hash).replicas;
         replicas.iter().map(|place| place.id.clone()).collect()
     }
 }

@@ -294,7 +294,7 @@ impl Node {
                     Inner::Hints(HintInput::Committed(number, ended.clone()))
                 }
                 DiskWrite::Record(ticket, _) => Inner::Gossip(GossipInput::Saved(ticket)),
-                DiskWrite::Alive(_) | DiskWrite::Lost => continue,
+                DiskWrite::Alive(_) | DiskWrite::Lost | DiskWrite::Release(_) => continue,
             };
             self.turn(now, inner, out);
         }

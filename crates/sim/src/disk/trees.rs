@@ -82,6 +82,15 @@ impl Disk {
         self.trees().untrusted.iter().copied().collect()
     }
 
+    /// The data of some trees is gone.
+    pub(super) fn forget_trees(&self, which: impl Fn(&Tree) -> bool) {
+        let mut trees = self.trees();
+        trees.leaves.retain(|tree, _| !which(tree));
+        trees.untrusted.retain(|tree| !which(tree));
+        let partitions = self.partitions;
+        trees.doubtful.retain(|key| !which(&(key.keyspace, key.hash.partition(partitions))));
+    }
+
     /// It isn't known any more what is below a commit's tree.
     pub(super) fn distrust(&self, commit: &Commit) {
         let mut trees = self.trees();

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use anello_gossip::Alteration;
 use anello_protocol::{
     cluster::{KeyspaceConfig, Replication},
     id::KeyspaceName,
@@ -238,7 +239,7 @@ impl Fleet {
     pub(super) fn operate(&mut self, name: KeyspaceName, change: KeyspaceChange) {
         let node = self.rng.within(0..self.slots.len() as u64) as usize;
         self.alters += 1;
-        let request = AlterKeyspace { name, change };
+        let request = Alteration::Keyspace(AlterKeyspace { name, change });
         self.give(node, NodeInput::Alter(self.alters, request));
     }
 

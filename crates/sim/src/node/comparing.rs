@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use anello_antientropy::{Effect, Input, Outgoing, Reply, quarantine};
+use anello_gossip::Input as GossipInput;
 use anello_protocol::time::Now;
 
 use super::{Caller, Inner, Node, Out};
@@ -66,6 +67,10 @@ impl Node {
                 Effect::InStep { keyspace, partition, peer } => {
                     let input = quarantine::Input::InStep { keyspace, partition, peer };
                     queue.push_back(Inner::Quarantine(input));
+                }
+                Effect::HandedOver { change, partition, phase } => {
+                    let input = GossipInput::HandedOver { change, partition, phase };
+                    queue.push_back(Inner::Gossip(input));
                 }
                 Effect::PeerQuarantined(peer) => {
                     let input = quarantine::Input::PeerQuarantined(peer);

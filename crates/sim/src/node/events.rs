@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use anello_antientropy::{Look, Ticket as TreeTicket, purge::ListNumber};
-use anello_gossip::{Ticket, To};
+use anello_gossip::{Alteration, Ticket, To};
 use anello_protocol::{
     cluster::ClusterState,
     id::{Epoch, KeyspaceId, NodeId, PartitionId},
     key::DataKey,
     message::{
-        admin::{AlterError, AlterKeyspace},
+        admin::AlterError,
         client::{Answer, Found, Get, Write, Written},
     },
     time::Moment,
@@ -77,8 +77,8 @@ pub enum NodeInput {
     Get(ClientCall, Get),
     /// A client writes.
     Write(ClientCall, Write),
-    /// An operator changes a keyspace.
-    Alter(u64, AlterKeyspace),
+    /// An operator changes something of the cluster.
+    Alter(u64, Alteration),
     /// A machine's alarm.
     Alarm(Machine),
     /// The store has read a key.

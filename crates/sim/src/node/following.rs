@@ -7,13 +7,17 @@ use std::{
 
 use anello_antientropy::{Input as TreeInput, purge, quarantine};
 use anello_gossip::{Effect as GossipEffect, Input as GossipInput, MembershipEvent};
-use anello_protocol::{id::PartitionId, time::Now};
+use anello_protocol::{
+    cluster::Phase,
+    id::{NodeId, PartitionId},
+    time::Now,
+};
 use anello_replica::{
     coordinator::Input as CoordinatorInput,
     hints::Input as HintInput,
     replica::{Input as ReplicaInput, Replica},
 };
-use anello_ring::view::View;
+use anello_ring::view::{KeyspaceView, View};
 
 use super::{Freezer, Inner, Machine, Node, NodeInput, Out};
 use crate::{disk::DiskWrite, wire::Frame};
@@ -126,6 +130,11 @@ impl Node {
             }
             MembershipEvent::Ready => running.is_ready = true,
             MembershipEvent::NotReady(_) => running.is_ready = false,
+            MembershipEvent::Left => {
+                out.push(Out::Note(format!("{me}: has left")));
+                running.is_ready = false;
+                running.refused = Some("left the cluster".into());
+            }
             MembershipEvent::Refused(reason) => {
                 out.push(Out::Note(format!("{me}: refused: {reason}")));
                 running.is_ready = false;
@@ -142,6 +151,18 @@ impl Node {
         let keyspaces = names.filter_map(|name| view.keyspace(name));
         let held: BTreeSet<PartitionId> =
             keyspaces.flat_map(|keyspace| view.held_in(keyspace, &me)).collect();
+        let (mut trees, mut filled) = (BTreeSet::new(), Vec::new());
+        for (_, keyspace) in view.keyspaces() {
+            for partition in view.held_in(keyspace, &me) {
+                trees.insert((keyspace.id, partition));
+                if is_filled(&view, keyspace, partition, &me) {
+                    filled.push((keyspace.id, partition));
+                }
+            }
+        }
+        if let Some(change) = &view.cluster().change {
+            filled.into_iter().for_each(|tree| self.disk.empty(tree, change.began));
+        }
         for partition in held {
             let (disk, rng) = (&self.disk, &mut self.rng);
             let config = &self.settings.replica;
@@ -185,6 +206,8 @@ impl Node {
             Inner::Coordinator(CoordinatorInput::ClusterChanged(Arc::clone(&view))),
         ]);
         running.view = Some(view);
+        // Behind what was written while they were still held.
+        self.disk.push(DiskWrite::Release(trees));
     }
 
     /// A machine's writes have ended since the freeze.
@@ -195,5 +218,19 @@ impl Node {
                 out.push(Out::At(now.moment, NodeInput::Inspected(*ticket)));
             }
         }
+    }
+}
+
+/// Whether a node is a new owner of a partition, to be filled in the change that is under way.
+fn is_filled(view: &View, keyspace: &KeyspaceView, partition: PartitionId, node: &NodeId) -> bool {
+    let placement = view.placement_of(keyspace, partition);
+    let (Some(others), Some(at)) = (&placement.others, placement.index_of(node)) else {
+        return false;
+    };
+    let phase = view.cluster().change.as_ref().map(|change| change.phase(partition));
+    match phase {
+        Some(Phase::Filling) => !placement.readers.contains(at),
+        Some(Phase::Serving) => !others.contains(at),
+        _ => false,
     }
 }

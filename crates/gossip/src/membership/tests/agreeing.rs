@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anello_protocol::{
-    cluster::{KeyspaceConfig, Replication},
+    cluster::{KeyspaceConfig, Purpose, Replication},
     id::{Epoch, KeyspaceName},
     message::admin::{AlterError, AlterKeyspace, KeyspaceChange},
 };
