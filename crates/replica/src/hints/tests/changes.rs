@@ -204,10 +204,10 @@ fn what_has_not_moved_waits_for_its_owner() {
     }
     ["b", "c", "d"].iter().for_each(|id| world.reach(id, true));
     let mut state = (**leaving(2, Phase::Filling).cluster()).clone();
-    let moved = |key: &DataKey| key.hash.partition(16).0 % 2 == 0;
+    let moved = |key: &DataKey| key.hash.partition(16).0.is_multiple_of(2);
     let change = state.change.as_mut().expect("one is under way");
     for (partition, phase) in change.phases.iter_mut().enumerate() {
-        if PartitionId(partition as u32).0 % 2 == 0 {
+        if PartitionId(partition as u32).0.is_multiple_of(2) {
             *phase = Phase::Serving;
         }
     }
