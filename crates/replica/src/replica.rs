@@ -8,6 +8,7 @@ mod issuer;
 mod key;
 mod machine;
 mod mint;
+mod standing;
 #[cfg(test)]
 mod tests;
 

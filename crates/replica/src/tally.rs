@@ -78,6 +78,25 @@ impl Requirement {
         }
     }
 
+    /// What a write's level asks of replicas that are written to beside those who are read: the same, as far
+    /// as it makes sense for them. A count that they are too few for takes all of them, and where a level
+    /// means a datacenter in which they have none, it means nothing.
+    pub fn beside(
+        level: Consistency,
+        replication: &BTreeMap<Datacenter, usize>,
+        local: &Datacenter,
+    ) -> Option<Self> {
+        let all = as_u16(replication.values().sum());
+        let at_most = |count: u16| Consistency::Count(count.min(all));
+        let level = match level {
+            Consistency::Two => at_most(2),
+            Consistency::Three => at_most(3),
+            Consistency::Count(count) => at_most(count),
+            level => level,
+        };
+        Self::resolve(Side::Write, level, replication, local).ok()
+    }
+
     /// How many replicas must answer, over all datacenters.
     pub fn required(&self) -> u16 {
         match self {

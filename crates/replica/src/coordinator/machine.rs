@@ -197,7 +197,8 @@ impl Coordinator {
             let known = |view: &Arc<View>| view.cluster().members.contains_key(other);
             other != node && view.as_ref().is_some_and(known)
         });
-        relay.others.truncate(usize::from(MAX_REPLICAS_PER_DATACENTER));
+        // While the ring changes there are twice as many.
+        relay.others.truncate(2 * usize::from(MAX_REPLICAS_PER_DATACENTER));
         let timeout_ms = relay.timeout_ms.clamp(1, MAX_TIMEOUT_MS);
         match self.admit(token, timeout_ms, relay::bytes(&relay.store)) {
             Ok(head) => {

@@ -115,11 +115,12 @@ impl QuorumRead {
     ) -> Result<Self, RequestError> {
         site.enough_alive(desk)?;
         let replicas = &site.placement.replicas;
-        let order = desk.peers.order(replicas, &desk.node, &desk.datacenter, |_, place| {
-            site.requirement.counts(&place.datacenter)
+        let order = desk.peers.order(replicas, &desk.node, &desk.datacenter, |at, place| {
+            site.counts_as_reader(at, place)
         });
+        let replication = &site.placement.readers.replication;
         let mut read = Self {
-            tally: Tally::new(&site.requirement, &site.replication),
+            tally: Tally::new(&site.requirement.readers, replication),
             slots: replicas.iter().map(|_| Slot::default()).collect(),
             stand_ins: StandIns::default(),
             order,

@@ -2,8 +2,8 @@
 //!
 //! A replica that can't be reached, or is silent for too long, is stood in for: a hint is kept for it.
 //!
-//! Invariants: a replica counts once, itself or by its stand-in, and only after it has said that it holds
-//! the versions durably; in a strict quorum no stand-in counts; everybody is sent the versions, however
+//! Invariants: a replica counts once, itself or by its stand-in, on each side of a change that it is on, and
+//! only after it has said that it holds the versions durably; in a strict quorum no stand-in counts; everybody is sent the versions, however
 //! few must answer; what was answered to an earlier round (a version that has been issued anew since)
 //! counts for nothing.
 
@@ -27,7 +27,7 @@ use super::{
     receipt::{outcome_of_failure, passes, receipt},
     site::Site,
 };
-use crate::tally::{Tally, TallyResult};
+use crate::{joint::JointTally, tally::TallyResult};
 
 /// How many bits of a ticket's number say which round of a request it is of.
 const ROUND_BITS: u32 = 16;
@@ -38,7 +38,7 @@ pub(super) struct Replication {
     pub(super) plan: Plan,
     /// Which of the request's rounds this is.
     round: u16,
-    tally: Tally,
+    tally: JointTally,
     /// By the places of the replicas.
     slots: Vec<Slot>,
     hinting: Hinting,
@@ -110,13 +110,13 @@ impl Replication {
         holders: &[NodeId],
         kept_for: Option<usize>,
     ) -> Self {
-        let mut tally = Tally::new(&plan.site.requirement, &plan.site.replication);
+        let mut tally = plan.site.tally();
         let us = head.us(desk);
-        let slots = plan.site.placement.replicas.iter().map(|place| {
+        let slots = plan.site.placement.replicas.iter().enumerate().map(|(at, place)| {
             if !holders.contains(&place.id) {
                 return Slot::default();
             }
-            tally.add_result(&place.datacenter, TallyResult::Success);
+            tally.add_result(at, TallyResult::Success);
             Slot { state: State::Holds, us, counted: true, ..Slot::default() }
         });
         let slots = slots.collect();
@@ -232,7 +232,7 @@ impl Replication {
 
     /// How many must answer, and how many have.
     pub(super) fn counts(&self) -> (u16, u16) {
-        (self.tally.required(), self.tally.received())
+        self.tally.counts()
     }
 
     /// Whether somebody who was sent the versions may still answer.
@@ -253,11 +253,22 @@ impl Replication {
                 .any(|slot| matches!(slot.state, State::Failed { passes: true, .. }))
     }
 
-    /// Who holds the versions, and counts.
-    pub(super) fn holders(&self) -> Vec<NodeId> {
-        let places = self.plan.site.placement.replicas.iter().zip(&self.slots);
-        let holders = places.filter(|(_, slot)| slot.state == State::Holds && slot.counted);
-        holders.map(|(place, _)| place.id.clone()).collect()
+    /// Who holds the versions, and counts under the state of this site as well, if it is a replica there.
+    ///
+    /// Under the next state it is. Beyond that it may have handed its data over and dropped it, and be
+    /// about to get it back. Who wasn't read could not say whether the write loses.
+    pub(super) fn holders(&self, next: &Site) -> Vec<NodeId> {
+        let Plan { site, can_lose, .. } = &self.plan;
+        if next.view.epoch().0 > site.view.epoch().0 + 1 {
+            return Vec::new();
+        }
+        let may_lose = *can_lose && site.rule == ConflictRule::Lww;
+        let places = site.placement.replicas.iter().zip(&self.slots).enumerate();
+        let holders = places.filter(|(at, (_, slot))| {
+            let could_say = !may_lose || site.placement.readers.contains(*at);
+            slot.state == State::Holds && slot.counted && could_say
+        });
+        holders.map(|(_, (place, _))| place.id.clone()).collect()
     }
 
     /// Who took part.
@@ -289,6 +300,10 @@ impl Replication {
         let may_lose = self.plan.can_lose && self.plan.site.rule == ConflictRule::Lww;
         if !(may_lose && stored.is_quarantined) || self.plan.site.is_sloppy() {
             self.count(at);
+        } else {
+            // What it may have to say is for those to say who are read; of the others one only wants to know
+            // that they hold it.
+            self.tally.add_to_others(at, TallyResult::Success);
         }
         Progress::Going
     }
@@ -296,8 +311,7 @@ impl Replication {
     fn count(&mut self, at: usize) {
         if !self.slots[at].counted {
             self.slots[at].counted = true;
-            let datacenter = &self.plan.site.placement.replicas[at].datacenter;
-            self.tally.add_result(datacenter, TallyResult::Success);
+            self.tally.add_result(at, TallyResult::Success);
         }
     }
 

@@ -1,11 +1,14 @@
 //! Where a request takes place: its key's replicas under an agreed state, and how many of them must
 //! answer.
+//!
+//! A read's replicas are those who are read. A write's are all who are written to, and while the ring changes
+//! these have two sides ([`crate::joint`]); those who are read issue the dots.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use anello_protocol::{
     consistency::{Consistency, QuorumKind},
-    id::{Datacenter, Epoch, KeyspaceName},
+    id::{Epoch, KeyspaceName},
     key::{DataKey, Key},
     message::client::{Place, RequestError},
     time::HybridTime,
@@ -14,7 +17,10 @@ use anello_protocol::{
 use anello_ring::view::{Placement, View};
 
 use super::{desk::Desk, stand_ins::StandIns};
-use crate::tally::{Requirement, Side, Tally, TallyResult};
+use crate::{
+    joint::{JointRequirement, JointTally},
+    tally::{Requirement, Side, TallyResult},
+};
 
 /// See the head of this file. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -24,8 +30,7 @@ pub(super) struct Site {
     pub(super) rule: ConflictRule,
     pub(super) ruled_since: Epoch,
     pub(super) placement: Arc<Placement>,
-    pub(super) replication: Arc<BTreeMap<Datacenter, usize>>,
-    pub(super) requirement: Requirement,
+    pub(super) requirement: JointRequirement,
     /// Whether stand-ins count.
     pub(super) quorum: QuorumKind,
 }
@@ -51,13 +56,16 @@ impl Site {
             Side::Read => keyspace.config.read,
             Side::Write => keyspace.config.write,
         });
-        let replication = keyspace.replication.clone();
-        let requirement = Requirement::resolve(side, level, &replication, &desk.datacenter)?;
         let key = view.data_key(name, keyspace, key.clone());
-        let placement = view.placement(keyspace, key.hash).clone();
+        let placement = match side {
+            Side::Read => view.readers(keyspace, key.hash),
+            Side::Write => view.placement(keyspace, key.hash),
+        };
+        let placement = placement.clone();
+        let requirement = JointRequirement::resolve(side, level, &placement, &desk.datacenter)?;
         let (rule, ruled_since) = (keyspace.config.conflict, keyspace.ruled_since);
         let quorum = QuorumKind::Strict;
-        Ok(Self { key, rule, ruled_since, placement, replication, requirement, quorum, view })
+        Ok(Self { key, rule, ruled_since, placement, requirement, quorum, view })
     }
 
     /// The same, with stand-ins counted or not.
@@ -70,17 +78,38 @@ impl Site {
         self.quorum == QuorumKind::Sloppy
     }
 
-    /// For which replica this node, which is none itself, stands in: for one of its own datacenter, if
-    /// there is any.
+    /// How many of those who are read must answer.
+    pub(super) fn required(&self) -> u16 {
+        self.requirement.readers.required()
+    }
+
+    /// Whether the replica at a place counts at all.
+    pub(super) fn counts(&self, at: usize) -> bool {
+        self.requirement.counts(&self.placement, at)
+    }
+
+    /// Whether it counts as one of those who are read.
+    pub(super) fn counts_as_reader(&self, at: usize, place: &Place) -> bool {
+        self.placement.readers.contains(at) && self.requirement.readers.counts(&place.datacenter)
+    }
+
+    /// Nothing counted yet.
+    pub(super) fn tally(&self) -> JointTally {
+        JointTally::new(&self.requirement, &self.placement)
+    }
+
+    /// For which of those who are read this node, which is none of them, stands in: for one of its own
+    /// datacenter, if there is any.
     pub(super) fn own_standing(&self, desk: &Desk) -> Option<usize> {
         let replicas = &self.placement.replicas;
         if self.is_own(desk) {
             return None;
         }
-        (0..replicas.len()).min_by_key(|at| replicas[*at].datacenter != desk.datacenter)
+        let readers = (0..replicas.len()).filter(|at| self.placement.readers.contains(*at));
+        readers.min_by_key(|at| replicas[*at].datacenter != desk.datacenter)
     }
 
-    /// Whether this node stands in for replicas of which none can be reached.
+    /// Whether this node stands in for those who are read, of whom none can be reached.
     pub(super) fn is_last_resort(&self, desk: &Desk) -> bool {
         let is_stand_in = || self.placement.stand_ins.iter().any(|place| place.id == desk.node);
         self.is_sloppy() && self.is_abandoned(desk) && is_stand_in()
@@ -98,7 +127,8 @@ impl Site {
     /// Whether a stand-in counts in the place of the replica `owner`: a level that asks for replicas of
     /// one datacenter is met by nodes of that datacenter only.
     pub(super) fn counts_for(&self, owner: usize, stand_in: &Place) -> bool {
-        match &self.requirement {
+        // Both sides are of the same kind.
+        match &self.requirement.readers {
             Requirement::Total(_) => true,
             Requirement::PerDatacenter(_) => {
                 self.placement.replicas[owner].datacenter == stand_in.datacenter
@@ -106,42 +136,43 @@ impl Site {
         }
     }
 
-    /// Whether none of the replicas that count can be reached, as far as is known.
+    /// Whether none of those who are read, and count, can be reached, as far as is known.
     pub(super) fn is_abandoned(&self, desk: &Desk) -> bool {
-        let replicas = &self.placement.replicas;
-        let mut counting =
-            replicas.iter().filter(|place| self.requirement.counts(&place.datacenter));
-        counting.all(|place| place.id != desk.node && !desk.peers.is_reachable(&place.id))
+        let replicas = self.placement.replicas.iter().enumerate();
+        let mut counting = replicas.filter(|(at, place)| self.counts_as_reader(*at, place));
+        counting.all(|(_, place)| place.id != desk.node && !desk.peers.is_reachable(&place.id))
     }
 
-    /// Whether enough of the replicas that count can be reached, as far as is known.
+    /// Whether enough of the replicas that count can be reached on each side, as far as is known.
     pub(super) fn enough_alive(&self, desk: &Desk) -> Result<(), RequestError> {
         if desk.peers.all_reachable() {
             return Ok(());
         }
-        let mut tally = Tally::new(&self.requirement, &self.replication);
+        let mut tally = self.tally();
         let mut stand_ins = StandIns::default();
         for (at, place) in self.placement.replicas.iter().enumerate() {
             let is_away = place.id != desk.node && !desk.peers.is_reachable(&place.id);
             let is_stood_in_for = |stand_ins: &mut StandIns| {
                 self.is_sloppy() && stand_ins.next_counting(desk, self, at).is_some()
             };
-            if is_away
-                && self.requirement.counts(&place.datacenter)
-                && !is_stood_in_for(&mut stand_ins)
-            {
-                tally.add_result(&place.datacenter, TallyResult::Failure);
+            if is_away && self.counts(at) && !is_stood_in_for(&mut stand_ins) {
+                tally.add_result(at, TallyResult::Failure);
             }
         }
         if tally.impossible() {
-            let (required, alive) = (tally.required(), tally.possible());
+            let (required, alive) = tally.chances();
             return Err(RequestError::Unavailable { required, alive });
         }
         Ok(())
     }
 
-    /// Whether this node is one of the replicas.
+    /// Whether this node is one of those who are read, and issue dots.
     pub(super) fn is_own(&self, desk: &Desk) -> bool {
-        self.placement.index_of(&desk.node).is_some()
+        self.placement.is_read(&desk.node)
+    }
+
+    /// Whether this node may have a dot issued.
+    pub(super) fn can_issue(&self, desk: &Desk) -> bool {
+        self.is_own(desk) || self.is_last_resort(desk)
     }
 }

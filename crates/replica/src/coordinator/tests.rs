@@ -2,6 +2,7 @@
 //! small fleet of real machines on a bad network.
 
 mod bench;
+mod changes;
 mod doubts;
 mod fleet;
 mod forwarding;

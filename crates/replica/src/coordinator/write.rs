@@ -215,7 +215,7 @@ impl WriteRequest {
             },
         };
         site.enough_alive(desk)?;
-        if !site.is_own(desk) && !site.is_last_resort(desk) {
+        if !site.can_issue(desk) {
             if self.is_forwarded {
                 self.refuse(desk, Refusal::NotOwner);
             } else {
@@ -304,6 +304,9 @@ impl WriteRequest {
             // It has been issued, here or elsewhere; it may yet have to get to enough replicas.
             let context = context_of_known(&shown, self.write.write_id, Context::new());
             self.begin_storing(desk, site, Minted { versions: shown, context }, &[], None);
+        } else if !site.can_issue(desk) {
+            // The state is another one since the read began.
+            self.plan(desk);
         } else {
             self.mint(desk, site, shown.context(), None);
         }
@@ -329,7 +332,11 @@ impl WriteRequest {
                 let node = desk.node.clone();
                 self.begin_storing(desk, site, minted, &[node], stands_for);
             }
-            minting::Progress::Stale(newer) => self.begin_again(desk, newer),
+            minting::Progress::Stale(newer) => {
+                // The vnode says so too of what it has kept, if that took until the newer state.
+                self.maybe_written = true;
+                self.begin_again(desk, newer);
+            }
             minting::Progress::Busy if self.maybe_written => self.mint_later(desk),
             minting::Progress::Busy if self.is_forwarded => self.refuse(desk, Refusal::Busy),
             minting::Progress::Busy => self.fail(desk, overloaded()),
@@ -359,13 +366,13 @@ impl WriteRequest {
         match refusal {
             // Whoever handed it over asks the next, and tells the client this if none has room.
             Refusal::DiskFull if self.is_forwarded || others.is_empty() => {
-                let required = site.requirement.required();
+                let required = site.required();
                 self.fail(desk, RequestError::DiskFull { required, alive: 0 });
             }
             refusal if self.is_forwarded => self.refuse(desk, refusal),
             _ if !others.is_empty() => self.forward(desk, others),
             Refusal::NotOwner => {
-                let required = site.requirement.required();
+                let required = site.required();
                 self.fail(desk, RequestError::Unavailable { required, alive: 0 });
             }
             _ => self.mint_later(desk),
@@ -398,11 +405,10 @@ impl WriteRequest {
 
     /// Goes on under a newer state: the versions stay, who holds them may have changed.
     fn store_again(&mut self, desk: &mut Desk, replication: Replication) {
-        let holders = replication.holders();
-        let mut plan = replication.plan;
         match self.site(desk) {
-            Ok(site) if site.key == plan.site.key => {
-                plan.site = site;
+            Ok(site) if site.key == replication.plan.site.key => {
+                let holders = replication.holders(&site);
+                let plan = Plan { site, ..replication.plan };
                 self.store(desk, plan, &holders, None);
             }
             // The keyspace is gone, and with it what was written.
@@ -471,11 +477,11 @@ impl WriteRequest {
     }
 }
 
-/// The other replicas that count, in the order in which they are to be asked to coordinate a write.
+/// The others who are read and count, in the order in which they are to be asked to coordinate a write.
 fn others_of(desk: &Desk, site: &Site) -> Vec<NodeId> {
     let replicas = &site.placement.replicas;
-    let order = desk.peers.order(replicas, &desk.node, &desk.datacenter, |_, place| {
-        place.id != desk.node && site.requirement.counts(&place.datacenter)
+    let order = desk.peers.order(replicas, &desk.node, &desk.datacenter, |at, place| {
+        place.id != desk.node && site.counts_as_reader(at, place)
     });
     order.into_iter().map(|at| replicas[at].id.clone()).collect()
 }
@@ -483,7 +489,7 @@ fn others_of(desk: &Desk, site: &Site) -> Vec<NodeId> {
 /// Who may coordinate a write if no replica can be reached, in the order in which they are to be asked.
 fn stand_ins_of<'a>(desk: &'a Desk, site: &'a Site) -> impl Iterator<Item = NodeId> + use<'a> {
     let others = site.placement.stand_ins.iter().filter(|place| {
-        let counts = site.is_sloppy() && site.requirement.counts(&place.datacenter);
+        let counts = site.is_sloppy() && site.requirement.readers.counts(&place.datacenter);
         counts && place.id != desk.node && desk.peers.is_reachable(&place.id)
     });
     others.map(|place| place.id.clone())

@@ -4,6 +4,9 @@
 //! however, begins again with the oldest that is left, so nothing is ever passed for good. What the
 //! owner has durably is removed, if that is still all there is. A hint that fails is passed over for a
 //! moment while the others go on; when the owner itself fails, the run ends and begins again later.
+//!
+//! While an owner is away there are no runs but those, after the state has changed, for what has to go to
+//! others in its place.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -24,7 +27,7 @@ use super::{
     keeping::Place,
     machine::{Freezing, HintStore},
     open::{Removal, Removed, Task, Waiting, Why},
-    owner::{Run, RunState, Sent},
+    owner::{Owner, Run, RunState, Sent},
     store::Hint,
 };
 
@@ -101,6 +104,7 @@ impl HintStore {
             if let Some(owner) = self.owners.get_mut(&node) {
                 owner.run.rest(Some(now.moment));
                 owner.run.balance = 0;
+                owner.run.held_back.clear();
             }
             self.unreachable.insert(node);
         } else {
@@ -113,10 +117,24 @@ impl HintStore {
     }
 
     /// Whether what is kept for an owner can go anywhere.
-    fn may_run(&self, id: &NodeId) -> bool {
-        let Some(view) = &self.view else { return false };
-        let is_away = is_member(view, id) && self.unreachable.contains(id);
-        self.frozen == Freezing::No && !is_away
+    fn may_run(&self, id: &NodeId, owner: &Owner) -> bool {
+        let is_idle = self.view.is_none() || self.frozen != Freezing::No;
+        !is_idle && (owner.run.may_redirect || !self.is_away(id))
+    }
+
+    /// Whether an owner can't be reached, but may be some day.
+    fn is_away(&self, id: &NodeId) -> bool {
+        self.unreachable.contains(id) && self.view.as_ref().is_some_and(|it| is_member(it, id))
+    }
+
+    /// A hint is kept for an owner. If that is none to have it, its being away is no reason to wait.
+    pub(super) fn redirect_if_moved(&mut self, place: &Place) {
+        let Some(view) = self.view.clone() else { return };
+        let (id, key) = place;
+        if let Destination::Replicas(_) = destination(&view, &self.node, &self.unreachable, id, key)
+        {
+            self.owner(id).run.may_redirect = true;
+        }
     }
 
     fn can_be_told(&self, id: &NodeId) -> bool {
@@ -135,7 +153,7 @@ impl HintStore {
         let has_room = self.runs() < RUNS_MAX;
         let runs = self.owners.iter().filter_map(|(id, owner)| match owner.run.state {
             RunState::Resting(Some(due)) if has_room && owner.totals.count > 0 => {
-                self.may_run(id).then_some(due)
+                self.may_run(id, owner).then_some(due)
             }
             _ => None,
         });
@@ -157,7 +175,7 @@ impl HintStore {
             .iter()
             .filter_map(|(id, owner)| match owner.run.state {
                 RunState::Resting(Some(due)) if due <= now.moment && owner.totals.count > 0 => {
-                    self.may_run(id).then(|| (due, id.clone()))
+                    self.may_run(id, owner).then(|| (due, id.clone()))
                 }
                 _ => None,
             })
@@ -197,6 +215,7 @@ impl HintStore {
     /// Goes on with a run as far as it can.
     pub(super) fn drive(&mut self, now: Now, id: &NodeId) {
         let Some(view) = self.view.clone().filter(|_| self.frozen == Freezing::No) else { return };
+        let is_away = self.is_away(id);
         while let Some(owner) = self.owners.get_mut(id) {
             let run = &mut owner.run;
             if run.state != RunState::Going || run.in_flight.len() >= IN_FLIGHT_MAX {
@@ -211,6 +230,11 @@ impl HintStore {
                 continue;
             }
             let replicas = match destination(&view, &self.node, &self.unreachable, id, key) {
+                Destination::Owner if is_away => {
+                    run.queue.pop_front();
+                    run.held_back.remove(&number);
+                    continue;
+                }
                 Destination::Owner if weight > run.balance => {
                     if run.in_flight.is_empty() {
                         self.ask_for_credit(now, id);
@@ -246,6 +270,7 @@ impl HintStore {
     fn turn_page(&mut self, now: Now, id: &NodeId) {
         let page = self.delivery.page();
         let is_any_open = self.keys.keys().any(|(owner, _)| owner == id);
+        let is_away = self.is_away(id);
         let owner = self.owner(id);
         let run = &mut owner.run;
         match (run.paging, run.is_end) {
@@ -268,13 +293,15 @@ impl HintStore {
                 let until = match owner.totals.count {
                     0 => None,
                     left => {
-                        let held = run.held_back.values().map(|held| held.until).min();
-                        let are_all_held = run.held_back.len() as u64 >= left;
+                        let held = run.held_back.values().map(|held| held.until);
+                        // What is left for an owner that is away is not to be read again and again.
+                        let held = if is_away { held.max() } else { held.min() };
+                        let are_all_held = is_away || run.held_back.len() as u64 >= left;
                         let soon = now.moment + PAUSE_BETWEEN;
                         Some(held.filter(|_| are_all_held).map_or(soon, |held| held.max(soon)))
                     }
                 };
-                run.rest(until);
+                run.complete(until);
                 self.delivery.is_run_due = true;
             }
             (None, true) => {}

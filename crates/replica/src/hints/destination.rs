@@ -1,14 +1,22 @@
-//! Where a hint goes under the agreed state: to its owner, as long as that is a replica of the key.
+//! Where a hint goes under the agreed state: to its owner, as long as that is a replica of the key and stays
+//! one.
+//!
+//! An owner that is not read any more is about to drop what it holds: nothing that was only kept as a hint
+//! may end there.
 
 use std::collections::BTreeSet;
 
-use anello_protocol::{cluster::MemberState, id::NodeId, key::DataKey};
-use anello_ring::view::View;
+use anello_protocol::{
+    cluster::{MemberState, Phase},
+    id::NodeId,
+    key::DataKey,
+};
+use anello_ring::view::{Placement, View};
 
 /// Where a hint goes.
 pub(super) enum Destination {
     Owner,
-    /// The owner is no replica of it: to those that are and can be reached.
+    /// The owner is none to keep it: to those who are read and can be reached.
     Replicas(Vec<NodeId>),
     /// Its keyspace was dropped.
     Nowhere,
@@ -29,11 +37,21 @@ pub(super) fn destination(
     key: &DataKey,
 ) -> Destination {
     let Some(keyspace) = view.keyspace_of(key.keyspace) else { return Destination::Nowhere };
-    let placement = view.placement(keyspace, key.hash);
-    if placement.index_of(owner).is_some() {
+    if is_kept_by(view, view.placement(keyspace, key.hash), owner) {
         return Destination::Owner;
     }
-    let ids = placement.replicas.iter().map(|place| &place.id);
-    let reachable = ids.filter(|id| *id == node || !unreachable.contains(*id));
+    let readers = &view.readers(keyspace, key.hash).replicas;
+    let reachable = readers.iter().map(|place| &place.id).filter(|id| {
+        *id == node || !unreachable.contains(*id) && !view.cluster().is_written_off(id)
+    });
     Destination::Replicas(reachable.cloned().collect())
+}
+
+/// Whether an owner is a replica that stays one, and will ever answer again.
+fn is_kept_by(view: &View, placement: &Placement, owner: &NodeId) -> bool {
+    let change = view.cluster().change.as_ref();
+    // Those who are not read yet are being filled.
+    let is_filling = change.is_some_and(|it| it.phase(placement.partition) == Phase::Filling);
+    let is_replica = placement.index_of(owner).is_some();
+    is_member(view, owner) && is_replica && (is_filling || placement.is_read(owner))
 }

@@ -300,6 +300,7 @@ impl HintStore {
                 if let Some(record) = record {
                     self.issuer.committed(record);
                 }
+                self.redirect_if_moved(place);
                 self.close_if_settled(place);
                 None
             }

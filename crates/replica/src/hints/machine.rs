@@ -272,9 +272,9 @@ impl HintStore {
         if epoch > own {
             return Err(Refusal::Behind(own));
         }
-        let (owner, key) = match request {
-            Request::Store(hint) => (&hint.owner, &hint.store.key),
-            Request::Mint(hint) => (&hint.owner, &hint.mint.key),
+        let (owner, key, is_mint) = match request {
+            Request::Store(hint) => (&hint.owner, &hint.store.key, false),
+            Request::Mint(hint) => (&hint.owner, &hint.mint.key, true),
             Request::Read(read) => {
                 let keyspace = view.keyspace_of(read.key.keyspace);
                 return keyspace.map(|_| ()).ok_or(Refusal::NotOwner);
@@ -283,10 +283,13 @@ impl HintStore {
         };
         let keyspace = view.keyspace_of(key.keyspace).ok_or(Refusal::NotOwner)?;
         let placement = view.placement(keyspace, key.hash);
-        // A replica keeps hints for its neighbours where nobody else is left to. But dots it issues as one.
-        let issues_as_replica =
-            matches!(request, Request::Mint(_)) && placement.index_of(&self.node).is_some();
-        if placement.index_of(owner).is_none() || *owner == self.node || issues_as_replica {
+        // A replica keeps hints for its neighbours where nobody else is left to. But dots are issued by
+        // replicas as such, and in the place of those only who issue them.
+        let is_for_owner = match is_mint {
+            true => placement.is_read(owner) && placement.index_of(&self.node).is_none(),
+            false => placement.index_of(owner).is_some(),
+        };
+        if !is_for_owner || *owner == self.node {
             return Err(Refusal::NotOwner);
         }
         match self.frozen {
@@ -304,6 +307,10 @@ impl HintStore {
         if was.is_none_or(|was| was.keyspaces().any(|(_, keyspace)| is_gone(keyspace.id))) {
             self.sweeper.sweep_all(now.moment);
         }
+        let has_moved = was.is_none_or(|was| {
+            let (was, is) = (was.cluster(), view.cluster());
+            was.change != is.change || was.layout().owners != is.layout().owners
+        });
         self.unreachable.retain(|node| view.cluster().members.contains_key(node));
         self.view = Some(view);
         let is_busy = |id: &NodeId| self.keys.keys().any(|(owner, _)| owner == id);
@@ -316,6 +323,7 @@ impl HintStore {
         idle.iter().for_each(|id| drop(self.owners.remove(id)));
         for owner in self.owners.values_mut() {
             owner.run.held_back.clear();
+            owner.run.may_redirect |= has_moved;
             if matches!(owner.run.state, RunState::Resting(_)) {
                 owner.run.state = RunState::Resting(Some(now.moment));
             }

@@ -73,6 +73,11 @@ pub(super) struct Run {
     pub(super) in_flight: BTreeMap<u64, Sent>,
     /// Those that failed, by their numbers.
     pub(super) held_back: BTreeMap<u64, HeldBack>,
+    /// Whether some may have to go to others in place of the owner, so that a run makes sense while that is
+    /// away.
+    pub(super) may_redirect: bool,
+    /// Whether this run is on its way through all of these.
+    is_redirecting: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +124,8 @@ impl Owner {
     /// One of whom the shelf has this.
     pub(super) fn new(totals: HintTotals) -> Self {
         let state = RunState::Resting(Some(Moment::default()));
-        Self { totals, run: Run { state, ..Run::default() }, ..Self::default() }
+        let run = Run { state, may_redirect: true, ..Run::default() };
+        Self { totals, run, ..Self::default() }
     }
 
     /// What is kept of a key has changed, by weight.
@@ -206,12 +212,21 @@ impl Run {
     /// Begins with the oldest.
     pub(super) fn begin(&mut self) {
         self.reset();
+        self.is_redirecting = std::mem::take(&mut self.may_redirect);
         self.state = RunState::Going;
+    }
+
+    /// Ends it at the end of all that there is.
+    pub(super) fn complete(&mut self, until: Option<Moment>) {
+        self.is_redirecting = false;
+        self.may_redirect |= !self.held_back.is_empty();
+        self.rest(until);
     }
 
     /// Ends it; what is on its way stays so.
     pub(super) fn rest(&mut self, until: Option<Moment>) {
         self.reset();
+        self.may_redirect |= std::mem::take(&mut self.is_redirecting);
         self.state = RunState::Resting(until);
     }
 
@@ -245,6 +260,7 @@ impl Run {
         let held = self.held_back.entry(number).or_insert(HeldBack { attempts: 0, until: now });
         held.until = now + backoff(held.attempts);
         held.attempts = held.attempts.saturating_add(1);
+        self.may_redirect = true;
         true
     }
 }

@@ -1,6 +1,7 @@
 //! Transcripts of a hint store: inputs in, effects compared; stories of what went wrong elsewhere; and
 //! its promises by property, with a shelf that crashes and owners that die.
 
+mod changes;
 mod deliveries;
 mod laws;
 mod removals;

@@ -5,6 +5,8 @@
 //! - what the answer to a request rests on is durable when it is sent, also where the request itself
 //!   changed nothing;
 //! - commits of a key are issued in the order of its states, each containing those before;
+//! - what took until the vnode acted under a state in which its replicas are others, or count for something
+//!   else, is not acknowledged: whoever counts it would count it under the state before;
 //! - after a commit whose outcome is unknown no dot is issued under the same incarnation;
 //! - requests that wait are bounded by count and bytes; past the bound the answer is
 //!   [`Refusal::Busy`].
@@ -16,7 +18,7 @@ use std::{
 
 use anello_protocol::{
     causality::Incarnation,
-    id::{Epoch, KeyspaceId, NodeId, PartitionId},
+    id::{Epoch, NodeId, PartitionId},
     key::DataKey,
     message::replica::{Held, Refusal, Stored, Want},
     time::Now,
@@ -29,6 +31,7 @@ use super::{
     issuer::Issuer,
     key::{self, OpenKey},
     mint::{self, Follows, Mint},
+    standing::{Role, Standing},
 };
 use crate::store::{Commit, NotTaken, Summary, VnodeRecord};
 
@@ -62,13 +65,6 @@ pub struct Replica {
     next_commit: CommitNumber,
     load: Load,
     effects: VecDeque<Effect>,
-}
-
-/// The agreed state, and in which keyspaces this vnode is a replica under it.
-#[derive(Debug)]
-struct Standing {
-    view: Arc<View>,
-    holds: BTreeMap<KeyspaceId, bool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,11 +103,25 @@ struct CommitUnderWay {
     /// The life of the vnode in which it was issued.
     life: Incarnation,
     record: Option<VnodeRecord>,
-    replies: Replies,
+    replies: Vec<Awaited>,
 }
 
-/// What is answered once a commit has ended, and what each request weighs.
-type Replies = Vec<(Token, Reply, usize)>;
+/// What is answered once a commit has ended.
+#[derive(Debug)]
+struct Awaited {
+    token: Token,
+    reply: Reply,
+    /// What the request weighs.
+    bytes: usize,
+    /// Whether the key's replicas have become others since it was admitted, or count for something else.
+    is_overtaken: bool,
+}
+
+impl Awaited {
+    fn new(token: Token, reply: Reply, bytes: usize) -> Self {
+        Self { token, reply, bytes, is_overtaken: false }
+    }
+}
 
 impl Replica {
     /// A vnode that goes on from what the store remembers of it.
@@ -170,7 +180,7 @@ impl Replica {
 
     /// The number of the state that it acts under; 0 while it has been told none.
     pub fn epoch(&self) -> Epoch {
-        self.standing.as_ref().map(|standing| standing.view.epoch()).unwrap_or_default()
+        self.standing.as_ref().map(Standing::epoch).unwrap_or_default()
     }
 
     fn asked(&mut self, now: Now, token: Token, request: Request) {
@@ -292,7 +302,7 @@ impl Replica {
             // Nothing new; but what the answer rests on may still be on its way to the disk.
             let last = open.last_commit().and_then(|last| self.commits.get_mut(&last));
             return match last {
-                Some(commit) => commit.replies.push((token, reply, bytes)),
+                Some(commit) => commit.replies.push(Awaited::new(token, reply, bytes)),
                 None => self.reply(token, reply, bytes),
             };
         };
@@ -307,7 +317,7 @@ impl Replica {
             vnode_record: record,
         };
         open.push(number, kept);
-        let (life, replies) = (self.issuer.life(), vec![(token, reply, bytes)]);
+        let (life, replies) = (self.issuer.life(), vec![Awaited::new(token, reply, bytes)]);
         self.commits.insert(number, CommitUnderWay { key, life, record, replies });
         self.effects.push_back(Effect::Commit(number, commit));
     }
@@ -337,8 +347,10 @@ impl Replica {
             }
         };
         self.close_if_settled(&key);
-        for (token, reply, bytes) in replies {
+        let own = self.epoch();
+        for Awaited { token, reply, bytes, is_overtaken } in replies {
             let reply = match &refusal {
+                None if is_overtaken => reply.refused(Refusal::StaleEpoch(own)),
                 None => reply,
                 Some(refusal) => reply.refused(refusal.clone()),
             };
@@ -353,7 +365,7 @@ impl Replica {
     fn not_taken(
         &mut self,
         key: &DataKey,
-        mut replies: Replies,
+        mut replies: Vec<Awaited>,
         withdrawn: &[CommitNumber],
         why: NotTaken,
     ) {
@@ -370,16 +382,28 @@ impl Replica {
             replies.extend(self.commits.remove(number).into_iter().flat_map(|it| it.replies));
         }
         self.close_if_settled(key);
-        for (token, reply, bytes) in replies {
+        for Awaited { token, reply, bytes, .. } in replies {
             self.reply(token, reply.refused(refusal_of(why)), bytes);
         }
         self.settle_freeze();
     }
 
     fn cluster_changed(&mut self, view: Arc<View>) {
-        if view.epoch() >= self.epoch() {
-            self.standing = Some(Standing { view, holds: BTreeMap::new() });
+        if view.epoch() < self.epoch() {
+            return;
         }
+        if let Some(standing) = &self.standing {
+            // Only what is under way can be told too late: what waits to be loaded is admitted anew.
+            let mut moves = BTreeMap::new();
+            for commit in self.commits.values_mut() {
+                let keyspace = commit.key.keyspace;
+                let has_moved = *moves
+                    .entry(keyspace)
+                    .or_insert_with(|| standing.moves(&view, keyspace, self.partition));
+                commit.replies.iter_mut().for_each(|it| it.is_overtaken |= has_moved);
+            }
+        }
+        self.standing = Some(Standing::new(view));
     }
 
     /// Whether a request is for this vnode, under the state that it acts under.
@@ -387,7 +411,7 @@ impl Replica {
         let Some(standing) = &mut self.standing else {
             return Err(Refusal::Behind(Epoch::default()));
         };
-        let own = standing.view.epoch();
+        let own = standing.epoch();
         if request.epoch() < own {
             return Err(Refusal::StaleEpoch(own));
         }
@@ -395,12 +419,14 @@ impl Replica {
             return Err(Refusal::Behind(own));
         }
         let key = request.key();
-        let partition = key.hash.partition(standing.view.cluster().partitions);
-        let holds = *standing
-            .holds
-            .entry(key.keyspace)
-            .or_insert_with(|| standing.view.holds(&self.node, key.keyspace, self.partition));
-        if partition != self.partition || !holds {
+        let needed = match request {
+            Request::Read(_) | Request::Mint(_) => Role::Reader,
+            Request::Store(_) | Request::Purge(_) => Role::Holder,
+        };
+        let partition = key.hash.partition(standing.partitions());
+        if partition != self.partition
+            || standing.role(&self.node, key.keyspace, self.partition) < needed
+        {
             return Err(Refusal::NotOwner);
         }
         match request {

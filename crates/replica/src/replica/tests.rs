@@ -1,6 +1,8 @@
 //! Transcripts of a vnode: inputs in, effects compared; and its promises by property, with a store
 //! that crashes.
 
+mod bench;
+mod changes;
 mod laws;
 mod transcripts;
 

@@ -120,8 +120,7 @@ impl Replication {
         // First those whose stand-ins count: else the others would use them up.
         for counts in [true, false] {
             for owner in 0..self.slots.len() {
-                let datacenter = &self.plan.site.placement.replicas[owner].datacenter;
-                if self.plan.site.requirement.counts(datacenter) == counts
+                if self.plan.site.counts(owner) == counts
                     && self.needs_hint(desk, owner)
                     && !self.hinting.covers(owner)
                 {

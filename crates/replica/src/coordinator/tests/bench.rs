@@ -8,7 +8,9 @@ use std::{
 
 use anello_protocol::{
     causality::{ActorId, Context, Dot, Incarnation},
-    cluster::{ClusterState, KeyspaceConfig, Member, MemberState, Replication},
+    cluster::{
+        ClusterState, KeyspaceConfig, Member, MemberState, Phase, Purpose, Replication, RingChange,
+    },
     consistency::Consistency,
     id::{ClusterName, Datacenter, Epoch, KeyspaceName, NodeId, Rack},
     key::{DataKey, Key, KeyHash},
@@ -52,6 +54,31 @@ pub(super) fn cluster(epoch: u64, nodes: &[&str], config: KeyspaceConfig) -> Clu
     let keyspace = cluster.keyspaces.get_mut(&KeyspaceName::default_keyspace());
     keyspace.expect("it always exists").config = config;
     cluster
+}
+
+/// A cluster on its way from some owners to others, with every partition that far.
+pub(super) fn moving(
+    epoch: u64,
+    old: &[&str],
+    new: &[&str],
+    phase: Phase,
+    config: KeyspaceConfig,
+) -> ClusterState {
+    let joining = new.iter().filter(|id| !old.contains(id));
+    let all: Vec<_> = old.iter().chain(joining).copied().collect();
+    let mut state = cluster(epoch, &all, config.clone());
+    for (id, member) in &mut state.members {
+        member.state = match (old.contains(&id.as_str()), new.contains(&id.as_str())) {
+            (true, false) => MemberState::Leaving,
+            (false, _) => MemberState::Joining,
+            (true, true) => MemberState::Up,
+        };
+    }
+    let purpose = Purpose::Join(new.iter().map(|id| node(id)).collect());
+    let phases = vec![phase; state.partitions as usize];
+    let old = cluster(epoch, old, config).layout();
+    state.change = Some(Box::new(RingChange { began: Epoch(1), purpose, old, phases }));
+    state
 }
 
 pub(super) fn view(cluster: ClusterState) -> Arc<View> {
@@ -166,7 +193,14 @@ impl Bench {
         bench
     }
 
-    /// The same, of `eu-a`, with the default keyspace as it is born.
+    /// A coordinator at a node of a cluster in this state.
+    pub(super) fn under(own: &str, state: ClusterState) -> Self {
+        let mut bench = Self::alone(own, CoordinatorConfig::default());
+        bench.input(Input::ClusterChanged(view(state)));
+        bench
+    }
+
+    /// A coordinator of `eu-a`, with the default keyspace as it is born.
     pub(super) fn of(nodes: &[&str]) -> Self {
         Self::at("eu-a", nodes, KeyspaceConfig::default())
     }

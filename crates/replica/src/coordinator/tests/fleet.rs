@@ -1,22 +1,27 @@
 //! The promises by property: a small fleet of real machines, two datacenters, one key, and a network
 //! that delays, loses and repeats, with processes that die. The simulator does this at length; here it
 //! is short enough to run with every test.
+//!
+//! Also while the ring changes: then the new owners are brought in step by hand, which is all that a phase
+//! waits for beside that everybody acts under it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use anello_protocol::{
     causality::{Context, Dot, token_decode},
-    cluster::KeyspaceConfig,
+    cluster::{ClusterState, KeyspaceConfig, Phase},
     id::{NodeId, PartitionId},
     message::client::{ContextToken, RequestError, Write},
-    message::replica::RelayedAck,
+    message::replica::{RelayedAck, StoreVersions},
     time::{Moment, Now},
     version::{ConflictRule, Content, Versions, WriteId},
 };
 use anello_ring::view::View;
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::TestCaseError};
 
-use super::bench::{cluster, data_key, datacenter, delete, get, lww, node, options, put, view};
+use super::bench::{
+    cluster, data_key, datacenter, delete, get, lww, moving, node, options, put, view,
+};
 use crate::{
     coordinator::{
         CallFailure, CallNumber, Coordinator, CoordinatorConfig, Effect, Incoming, Input, Outgoing,
@@ -27,11 +32,16 @@ use crate::{
 };
 
 const NODES: [&str; 7] = ["eu-a", "eu-b", "eu-c", "eu-d", "us-a", "us-b", "us-c"];
+/// The owners before a change, and after it.
+const OLD: [&str; 6] = ["eu-a", "eu-b", "eu-c", "us-a", "us-b", "us-c"];
+const NEW: [&str; 6] = ["eu-b", "eu-c", "eu-d", "us-a", "us-b", "us-c"];
 
 /// A node with its disk.
 struct Node {
     id: NodeId,
     life: u64,
+    /// What it has been told.
+    view: Arc<View>,
     coordinator: Coordinator,
     replica: Replica,
     disk: Versions,
@@ -47,7 +57,13 @@ struct Node {
 #[derive(Clone, Debug)]
 enum Asker {
     Client(usize),
-    Coordinator { at: usize, life: u64, call: CallNumber },
+    Coordinator {
+        at: usize,
+        life: u64,
+        call: CallNumber,
+    },
+    /// Whoever brings new owners in step, for the time of this number.
+    Handover(u64),
 }
 
 #[derive(Debug)]
@@ -80,6 +96,13 @@ enum Event {
     Crash {
         at: usize,
     },
+    /// It is told of a state.
+    Told {
+        at: usize,
+        view: Arc<View>,
+    },
+    /// What the next phase waits for is to be looked at.
+    Handover,
 }
 
 /// What a client did and what came of it.
@@ -96,7 +119,10 @@ struct Operation {
 
 struct Fleet {
     rule: ConflictRule,
+    /// The newest state.
     view: Arc<View>,
+    /// How often new owners were to be brought in step, and how many have yet to be this time.
+    handovers: (u64, usize),
     nodes: Vec<Node>,
     events: BTreeMap<(u64, u64), Event>,
     now_us: u64,
@@ -110,16 +136,11 @@ struct Fleet {
 }
 
 impl Fleet {
-    fn new(seed: u64, rule: ConflictRule) -> Self {
-        let config = match rule {
-            ConflictRule::Siblings => KeyspaceConfig::default(),
-            ConflictRule::Lww => lww(),
-        };
-        let mut state = cluster(1, &NODES, config);
-        state.partitions = 1;
+    fn new(seed: u64, rule: ConflictRule, owners: &[&str]) -> Self {
         let mut fleet = Self {
             rule,
-            view: view(state),
+            view: single(cluster(1, owners, config(rule))),
+            handovers: (0, 0),
             nodes: Vec::new(),
             events: BTreeMap::new(),
             now_us: 0,
@@ -131,11 +152,13 @@ impl Fleet {
             read: Vec::new(),
         };
         for (at, id) in NODES.iter().enumerate() {
-            let (coordinator, replica) = fleet.start(at, 0, None);
+            let view = fleet.view.clone();
+            let (coordinator, replica) = fleet.start(at, 0, None, &view);
             let clock_ms = fleet.draw(100_000_000);
             fleet.nodes.push(Node {
                 id: node(id),
                 life: 0,
+                view,
                 coordinator,
                 replica,
                 disk: Versions::new(),
@@ -154,6 +177,7 @@ impl Fleet {
         at: usize,
         life: u64,
         record: Option<VnodeRecord>,
+        view: &Arc<View>,
     ) -> (Coordinator, Replica) {
         let id = node(NODES[at]);
         let seed = self.draw(u64::MAX) ^ life;
@@ -163,8 +187,8 @@ impl Fleet {
         let config = ReplicaConfig::default();
         let mut replica = Replica::new(id, PartitionId(0), config, seed, record);
         let now = Now { moment: Moment(self.now_us), wall_ms: 0 };
-        coordinator.handle(now, Input::ClusterChanged(self.view.clone()));
-        replica.handle(now, replica::Input::ClusterChanged(self.view.clone()));
+        coordinator.handle(now, Input::ClusterChanged(view.clone()));
+        replica.handle(now, replica::Input::ClusterChanged(view.clone()));
         (coordinator, replica)
     }
 
@@ -240,6 +264,71 @@ impl Fleet {
             }
             Event::Operation => self.operate(),
             Event::Crash { at } => self.crash(at),
+            Event::Told { at, view } => {
+                if view.epoch() > self.nodes[at].view.epoch() {
+                    self.nodes[at].view = view.clone();
+                    self.vnode(at, replica::Input::ClusterChanged(view.clone()));
+                    self.coordinator(at, Input::ClusterChanged(view));
+                }
+            }
+            Event::Handover => self.hand_over(),
+        }
+    }
+
+    /// Everybody is told of a newer state, sooner or later.
+    fn tell(&mut self, view: Arc<View>) {
+        self.view = view.clone();
+        for at in 0..NODES.len() {
+            let in_us = 1_000 + self.draw(300_000);
+            self.at(in_us, Event::Told { at, view: view.clone() });
+        }
+        let in_us = 200_000 + self.draw(500_000);
+        self.at(in_us, Event::Handover);
+    }
+
+    /// Once everybody acts under a phase, the new owners are given what the old ones hold by then.
+    fn hand_over(&mut self) {
+        let epoch = self.view.epoch();
+        self.handovers = (self.handovers.0 + 1, 0);
+        if !self.nodes.iter().all(|node| node.replica.epoch() == epoch) {
+            return self.at(50_000, Event::Handover);
+        }
+        let pairs = OLD.iter().flat_map(|from| NEW.iter().map(move |to| (*from, *to)));
+        for (from, to) in pairs.filter(|(from, to)| from != to) {
+            let (from, to) = (self.place(&node(from)), self.place(&node(to)));
+            let versions = self.nodes[from].disk.clone();
+            let store = StoreVersions { epoch, key: data_key(), rule: self.rule, versions };
+            let asker = Asker::Handover(self.handovers.0);
+            self.handovers.1 += 1;
+            let (in_us, message) = (self.delay(), Outgoing::Store(store));
+            self.at(in_us, Event::Call { to, asker, message });
+        }
+    }
+
+    fn handed_over(&mut self, number: u64, outcome: &Result<Incoming, CallFailure>) {
+        if number != self.handovers.0 {
+            return;
+        }
+        if !matches!(outcome, Ok(Incoming::Stored(Ok(_)))) {
+            self.handovers.0 += 1;
+            return self.at(50_000, Event::Handover);
+        }
+        self.handovers.1 -= 1;
+        if self.handovers.1 > 0 {
+            return;
+        }
+        let epoch = self.view.epoch().0;
+        let moving = |phase| moving(epoch + 1, &OLD, &NEW, phase, config(self.rule));
+        match epoch {
+            2 => self.tell(single(moving(Phase::Serving))),
+            3 => {
+                self.view = single(moving(Phase::Done));
+                for at in 0..NODES.len() {
+                    let (in_us, view) = (1_000 + self.draw(300_000), self.view.clone());
+                    self.at(in_us, Event::Told { at, view });
+                }
+            }
+            _ => {}
         }
     }
 
@@ -395,7 +484,11 @@ impl Fleet {
     }
 
     fn answer(&mut self, from: usize, asker: Asker, outcome: Result<Incoming, CallFailure>) {
-        let Asker::Coordinator { at, life, call } = asker else { return };
+        let (at, life, call) = match asker {
+            Asker::Coordinator { at, life, call } => (at, life, call),
+            Asker::Handover(number) => return self.handed_over(number, &outcome),
+            Asker::Client(_) => return,
+        };
         if at == from {
             return self.at(1, Event::Answer { at, life, call, from, outcome });
         }
@@ -451,12 +544,12 @@ impl Fleet {
             node.keep(commit);
         }
         node.life += 1;
-        let (life, record) = (node.life, node.record);
+        let (life, record, view) = (node.life, node.record, node.view.clone());
         let askers = [std::mem::take(&mut node.at_vnode), std::mem::take(&mut node.at_coordinator)];
         for asker in askers.into_iter().flat_map(BTreeMap::into_values) {
             self.answer(at, asker, Err(CallFailure::Closed));
         }
-        let (coordinator, replica) = self.start(at, life, record);
+        let (coordinator, replica) = self.start(at, life, record, &view);
         self.nodes[at].coordinator = coordinator;
         self.nodes[at].replica = replica;
     }
@@ -509,8 +602,34 @@ impl Node {
     }
 }
 
+fn config(rule: ConflictRule) -> KeyspaceConfig {
+    match rule {
+        ConflictRule::Siblings => KeyspaceConfig::default(),
+        ConflictRule::Lww => lww(),
+    }
+}
+
+/// A state with a single partition.
+fn single(state: ClusterState) -> Arc<View> {
+    view(ClusterState { partitions: 1, ..state })
+}
+
 fn fleet_after(seed: u64, rule: ConflictRule) -> Fleet {
-    let mut fleet = Fleet::new(seed, rule);
+    lived(Fleet::new(seed, rule, &NODES))
+}
+
+/// One whose ring changes meanwhile: a node leaves and another one joins.
+fn moved_fleet_after(seed: u64, rule: ConflictRule) -> Fleet {
+    let mut fleet = Fleet::new(seed, rule, &OLD);
+    fleet.run(100_000);
+    fleet.tell(single(moving(2, &OLD, &NEW, Phase::Filling, config(rule))));
+    let fleet = lived(fleet);
+    let has_moved = |node: &Node| node.view.epoch().0 == 4;
+    assert!(fleet.nodes.iter().all(has_moved), "the change is through");
+    fleet
+}
+
+fn lived(mut fleet: Fleet) -> Fleet {
     for _ in 0..40 {
         let in_us = fleet.draw(4_000_000);
         fleet.at(in_us, Event::Operation);
@@ -524,75 +643,123 @@ fn fleet_after(seed: u64, rule: ConflictRule) -> Fleet {
     fleet
 }
 
+fn check_acknowledged(fleet: &Fleet) -> Result<(), TestCaseError> {
+    let joined = fleet.joined();
+    for operation in &fleet.operations {
+        // E: everybody whose node lived has an answer in time.
+        let lived = fleet.nodes[operation.at].life == operation.life;
+        prop_assert!(!lived || operation.answered.is_some());
+        let Some((answered, result)) = &operation.answered else { continue };
+        prop_assert!(
+            answered - operation.began <= 2_001_000,
+            "in time: {} {:?}",
+            answered - operation.began,
+            operation.answered
+        );
+        let Some(write_id) = operation.write else { continue };
+        match result {
+            // A: every quorum read shows it, or something that follows it.
+            Ok(context) => {
+                for seen in &fleet.read {
+                    for actor in context.actors() {
+                        let dot = Dot { actor, counter: context.highest(actor) };
+                        prop_assert!(seen.covers(dot), "{dot:?} of {write_id:?} is lost");
+                    }
+                }
+                // F: it is there, or somebody replaced it who had seen it.
+                let there = joined.iter().any(|version| version.write_id == write_id);
+                let before = operation.seen.clone().unwrap_or_default();
+                let dots =
+                    context.actors().map(|actor| Dot { actor, counter: context.highest(actor) });
+                let own: Vec<_> = dots.filter(|dot| !before.covers(*dot)).collect();
+                let replaced = fleet.operations.iter().any(|other| {
+                    other.write.is_some_and(|other| other != write_id)
+                        && other
+                            .seen
+                            .as_ref()
+                            .is_none_or(|seen| own.iter().any(|dot| seen.covers(*dot)))
+                });
+                // Of a retry that comes when it has been replaced, its dot isn't told.
+                let is_told = !own.is_empty();
+                prop_assert!(!is_told || there || replaced, "{write_id:?} was dropped");
+            }
+            Err(RequestError::Timeout { .. }) => {}
+            Err(_) => prop_assert!(!joined.knows(write_id), "{write_id:?} was kept all the same"),
+        }
+    }
+    Ok(())
+}
+
+/// G: a read that begins after a write was acknowledged shows it, or something that follows it.
+fn check_reads(fleet: &Fleet) -> Result<(), TestCaseError> {
+    let ended = |operation: &Operation| match &operation.answered {
+        Some((at, Ok(context))) => Some((*at, context.clone())),
+        _ => None,
+    };
+    let (writes, reads): (Vec<_>, Vec<_>) =
+        fleet.operations.iter().partition(|operation| operation.write.is_some());
+    for (write, (written, context)) in writes.iter().filter_map(|it| Some((it, ended(it)?))) {
+        for read in reads.iter().filter(|read| read.began >= written) {
+            let Some((_, seen)) = ended(read) else { continue };
+            for actor in context.actors() {
+                let dot = Dot { actor, counter: context.highest(actor) };
+                let is_seen = seen.covers(dot);
+                prop_assert!(is_seen, "{:?} was not read at {}", write.write, read.began);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_the_later_wins(fleet: &Fleet) -> Result<(), TestCaseError> {
+    let joined = fleet.joined();
+    let acknowledged = |operation: &&Operation| {
+        operation.write.is_some() && matches!(operation.answered, Some((_, Ok(_))))
+    };
+    let Some(winner) = joined.iter().next().map(|version| version.write_id) else {
+        return Ok(());
+    };
+    let won = fleet.operations.iter().find(|operation| operation.write == Some(winner));
+    let Some(Operation { answered: Some((ended, Ok(_))), .. }) = won else { return Ok(()) };
+    for other in fleet.operations.iter().filter(acknowledged) {
+        // A delete of what a quorum shows to be nothing writes nothing.
+        let wrote = matches!(&other.answered, Some((_, Ok(context))) if !context.is_empty());
+        prop_assert!(!wrote || other.began <= *ended, "{:?} came after {winner:?}", other.write);
+    }
+    for seen in &fleet.read {
+        prop_assert_eq!(seen, &joined.context(), "every quorum shows the winner");
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
     fn acknowledged_writes_are_read_and_errors_are_honest(seed in any::<u64>()) {
         let fleet = fleet_after(seed, ConflictRule::Siblings);
-        let joined = fleet.joined();
-        for operation in &fleet.operations {
-            // E: everybody whose node lived has an answer in time.
-            let lived = fleet.nodes[operation.at].life == operation.life;
-            prop_assert!(!lived || operation.answered.is_some());
-            let Some((answered, result)) = &operation.answered else { continue };
-            prop_assert!(answered - operation.began <= 2_001_000, "in time: {} {:?}", answered - operation.began, operation.answered);
-            let Some(write_id) = operation.write else { continue };
-            match result {
-                // A: every quorum read shows it, or something that follows it.
-                Ok(context) => {
-                    for seen in &fleet.read {
-                        for actor in context.actors() {
-                            let dot = Dot { actor, counter: context.highest(actor) };
-                            prop_assert!(seen.covers(dot), "{dot:?} of {write_id:?} is lost");
-                        }
-                    }
-                    // F: it is there, or somebody replaced it who had seen it.
-                    let there = joined.iter().any(|version| version.write_id == write_id);
-                    let before = operation.seen.clone().unwrap_or_default();
-                    let dots = context.actors().map(|actor| Dot {
-                        actor,
-                        counter: context.highest(actor),
-                    });
-                    let own: Vec<_> = dots.filter(|dot| !before.covers(*dot)).collect();
-                    let replaced = fleet.operations.iter().any(|other| {
-                        other.write.is_some_and(|other| other != write_id)
-                            && other.seen.as_ref().is_none_or(|seen| {
-                                own.iter().any(|dot| seen.covers(*dot))
-                            })
-                    });
-                    // Of a retry that comes when it has been replaced, its dot isn't told.
-                    let is_told = !own.is_empty();
-                    prop_assert!(!is_told || there || replaced, "{write_id:?} was dropped");
-                }
-                Err(RequestError::Timeout { .. }) => {}
-                Err(_) => prop_assert!(!joined.knows(write_id), "{write_id:?} was kept all the same"),
-            }
-        }
+        check_acknowledged(&fleet)?;
+        check_reads(&fleet)?;
+    }
+
+    /// G: so they are while the ring changes.
+    #[test]
+    fn so_they_are_while_the_ring_changes(seed in any::<u64>()) {
+        let fleet = moved_fleet_after(seed, ConflictRule::Siblings);
+        check_acknowledged(&fleet)?;
+        check_reads(&fleet)?;
     }
 
     /// T14: the clocks are days apart; what was acknowledged before another write began does not win
     /// over it.
     #[test]
     fn the_later_acknowledged_lww_write_wins(seed in any::<u64>()) {
-        let fleet = fleet_after(seed, ConflictRule::Lww);
-        let joined = fleet.joined();
-        let acknowledged = |operation: &&Operation| {
-            operation.write.is_some() && matches!(operation.answered, Some((_, Ok(_))))
-        };
-        let Some(winner) = joined.iter().next().map(|version| version.write_id) else {
-            return Ok(());
-        };
-        let won = fleet.operations.iter().find(|operation| operation.write == Some(winner));
-        let Some(Operation { answered: Some((ended, Ok(_))), .. }) = won else { return Ok(()) };
-        for other in fleet.operations.iter().filter(acknowledged) {
-            // A delete of what a quorum shows to be nothing writes nothing.
-            let wrote = matches!(&other.answered, Some((_, Ok(context))) if !context.is_empty());
-            prop_assert!(!wrote || other.began <= *ended, "{:?} came after {winner:?}", other.write);
-        }
-        for seen in &fleet.read {
-            prop_assert_eq!(seen, &joined.context(), "every quorum shows the winner");
-        }
+        check_the_later_wins(&fleet_after(seed, ConflictRule::Lww))?;
+    }
+
+    #[test]
+    fn so_it_does_while_the_ring_changes(seed in any::<u64>()) {
+        check_the_later_wins(&moved_fleet_after(seed, ConflictRule::Lww))?;
     }
 
     #[test]

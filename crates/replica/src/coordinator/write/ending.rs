@@ -62,7 +62,7 @@ impl WriteRequest {
             }
             Phase::Reading(read) => read.counts(),
             _ => {
-                let required = self.site(desk).map(|site| site.requirement.required());
+                let required = self.site(desk).map(|site| site.required());
                 (required.unwrap_or(1), 0)
             }
         }

@@ -1,19 +1,17 @@
 //! What a vnode does, step by step.
 
-use std::{collections::VecDeque, sync::Arc};
-
 use anello_protocol::{
     causality::{ActorId, Context, Dot},
     id::Epoch,
     message::{
         repair::{PurgeVersions, Purged},
-        replica::{Held, MintVersion, Minted, Refusal, Stored, Want},
+        replica::{Held, MintVersion, Refusal, Stored, Want},
     },
     time::HybridTime,
     version::{ConflictRule, Content, Value, Version, Versions, WriteId},
 };
 
-use super::{key, member, mint, now, read, replica, store, value, view, view_of};
+use super::{bench::Bench, key, member, mint, now, read, replica, store, value, view, view_of};
 use crate::replica::{
     CommitNumber, CommitOutcome, Effect, Input, Replica, ReplicaConfig, Reply, Request, Token,
 };
@@ -21,113 +19,6 @@ use crate::store::NotTaken;
 
 const SIBLINGS: ConflictRule = ConflictRule::Siblings;
 const LWW: ConflictRule = ConflictRule::Lww;
-
-/// A vnode, the hand that feeds it, and what it wants done.
-struct Bench {
-    replica: Replica,
-    effects: VecDeque<Effect>,
-    tokens: u64,
-    wall_ms: u64,
-}
-
-impl Bench {
-    fn new() -> Self {
-        Self::with(replica(1))
-    }
-
-    fn with(replica: Replica) -> Self {
-        let mut bench = Self { replica, effects: VecDeque::new(), tokens: 0, wall_ms: 1000 };
-        bench.input(Input::ClusterChanged(view(1)));
-        bench
-    }
-
-    fn input(&mut self, input: Input) {
-        self.replica.handle(now(self.wall_ms), input);
-        self.look();
-    }
-
-    fn look(&mut self) {
-        while let Some(effect) = self.replica.next_effect() {
-            self.effects.push_back(effect);
-        }
-    }
-
-    fn ask(&mut self, request: Request) -> Token {
-        let token = Token(self.tokens);
-        self.tokens += 1;
-        self.input(Input::Asked { token, request });
-        token
-    }
-
-    fn next(&mut self) -> Effect {
-        self.effects.pop_front().expect("something is to be done")
-    }
-
-    fn nothing(&self) {
-        assert_eq!(self.effects, [], "nothing is to be done");
-    }
-
-    /// Answers the load that is asked for.
-    fn load(&mut self, found: Versions) {
-        match self.next() {
-            Effect::Load(key) => self.input(Input::Loaded(key, Ok(found))),
-            other => panic!("expected a load, not {other:?}"),
-        }
-    }
-
-    /// The commit that is to be made.
-    fn commit(&mut self) -> (CommitNumber, Arc<Versions>) {
-        match self.next() {
-            Effect::Commit(number, commit) => (number, commit.versions),
-            other => panic!("expected a commit, not {other:?}"),
-        }
-    }
-
-    fn durable(&mut self, number: CommitNumber) {
-        self.input(Input::Committed(number, CommitOutcome::Durable));
-    }
-
-    fn reply(&mut self, to: Token) -> Reply {
-        match self.next() {
-            Effect::Reply(token, reply) if token == to => reply,
-            other => panic!("expected a reply to {to:?}, not {other:?}"),
-        }
-    }
-
-    fn minted(&mut self, to: Token) -> Minted {
-        match self.reply(to) {
-            Reply::Mint(Ok(minted)) => minted,
-            other => panic!("expected a dot, not {other:?}"),
-        }
-    }
-
-    fn refused(&mut self, to: Token) -> Refusal {
-        match self.reply(to) {
-            Reply::Read(Err(refusal))
-            | Reply::Store(Err(refusal))
-            | Reply::Mint(Err(refusal))
-            | Reply::Purge(Err(refusal)) => refusal,
-            other => panic!("expected a refusal, not {other:?}"),
-        }
-    }
-
-    /// A write that goes well, on a key that the store has in this state.
-    fn write(
-        &mut self,
-        write_id: u128,
-        context: &Context,
-        rule: ConflictRule,
-        found: &Versions,
-    ) -> (Minted, Versions) {
-        let token = self.ask(Request::Mint(mint(&key("k"), write_id, context, rule)));
-        self.load(found.clone());
-        let (number, kept) = self.commit();
-        self.durable(number);
-        let minted = self.minted(token);
-        self.nothing();
-        (minted, (*kept).clone())
-    }
-}
 
 fn only(versions: &Versions) -> &Version {
     assert_eq!(versions.len(), 1);
@@ -505,7 +396,7 @@ fn other_epochs_are_refused() {
     bench.input(Input::ClusterChanged(view(2)));
     assert_eq!(bench.replica.epoch(), Epoch(3), "states never go back");
 
-    let mut unborn = Bench { replica: replica(1), effects: VecDeque::new(), tokens: 0, wall_ms: 0 };
+    let mut unborn = Bench::of(replica(1));
     let token = unborn.ask(Request::Read(read(&key("k"))));
     assert_eq!(unborn.refused(token), Refusal::Behind(Epoch(0)));
 }
