@@ -47,6 +47,8 @@ struct Asked {
 #[derive(Debug)]
 pub(crate) struct Compared {
     pub(crate) peer: NodeId,
+    /// Under which state both were looked at.
+    pub(crate) epoch: Epoch,
     pub(crate) keyspace: KeyspaceId,
     /// Each with whether it differs.
     pub(crate) partitions: Vec<(PartitionId, bool)>,
@@ -93,8 +95,8 @@ impl Answering {
         let reply = match (&question, looked) {
             (Question::Roots(roots), Looked::Roots(own)) => {
                 let (differing, partitions) = compare_roots(desk, roots, &own);
-                let keyspace = roots.keyspace;
-                compared = from.map(|peer| Compared { peer, keyspace, partitions });
+                let (epoch, keyspace) = (roots.epoch, roots.keyspace);
+                compared = from.map(|peer| Compared { peer, epoch, keyspace, partitions });
                 Reply::Roots(Ok(differing))
             }
             (Question::Ranges(ranges), Looked::Ranges(own)) => {
