@@ -263,3 +263,6 @@ fn index(left: &mut BTreeMap<NodeId, BTreeSet<Tree>>, partition: PartitionId, mo
         left.entry(peer.clone()).or_default().insert((*keyspace, partition));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -234,7 +234,7 @@ impl AntiEntropy {
 
     /// Roots were compared: what is equal is in step.
     fn compared(&mut self, compared: &Compared) {
-        let Compared { peer, epoch, keyspace, partitions } = compared;
+        let Compared { peer, began, keyspace, partitions } = compared;
         let wall_ms = self.desk.now.wall_ms;
         for (partition, differs) in partitions {
             let tree = (*keyspace, *partition);
@@ -245,7 +245,9 @@ impl AntiEntropy {
                 let now = Some(wall_ms);
                 *pair = Pair { in_step_ms: now, caught_up_ms: now, differs: false };
                 self.desk.in_step(tree, peer);
-                self.proved(*epoch, tree, peer);
+                if let Some(began) = began {
+                    self.proved(*began, tree, peer);
+                }
             }
         }
     }

@@ -1,8 +1,8 @@
 //! A sweep: the roots of all trees that are shared with one node, or of some of them, are compared, a message
 //! at a time: first as sums of several, then singly where these differ.
 //!
-//! Invariant: the roots that are sent under an epoch were looked at under it. The other node may prove by them
-//! that it holds what this one held once it acted under that epoch; see `handover.rs`.
+//! Invariant: the roots that are sent under an epoch were looked at under it, so a comparison has begun under the
+//! epoch of its questions; see `handover.rs`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -199,7 +199,7 @@ impl Sweep {
             let sums = roots.iter().map(single).collect();
             self.ask(desk, Asking { epoch, keyspace, sums, roots, last });
         }
-        Some(Compared { peer: self.peer.clone(), epoch, keyspace, partitions })
+        Some(Compared { peer: self.peer.clone(), began: Some(epoch), keyspace, partitions })
     }
 
     pub(crate) fn due(&self) -> Option<Moment> {
