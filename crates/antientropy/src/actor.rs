@@ -31,7 +31,7 @@ use anello_protocol::{
 };
 use anello_transport::{ActorRef, Call, CallContext, CallError, Caller, ReplyTo};
 
-pub use messages::{AskFigures, AskPairs, AskProgress, StartRound, Stop, Tell};
+pub use messages::{AskFigures, AskPairs, AskProgress, HandedOver, StartRound, Stop, Tell};
 pub use refs::{NodeRefs, VnodeRefs};
 
 use crate::{
@@ -68,6 +68,8 @@ pub struct MerkleParts {
     pub in_step: Recipient<InStep>,
     /// The node's quarantine.
     pub peer_quarantined: Recipient<PeerQuarantined>,
+    /// Whoever tells the members what this node has handed over.
+    pub handed_over: Recipient<HandedOver>,
 }
 
 /// The actor of anti-entropy. Answers [`CompareRoots`], [`CompareRanges`], [`CompareKeys`] and
@@ -81,6 +83,7 @@ pub struct MerkleActor {
     others: Box<dyn Fn(&NodeId) -> NodeRefs + Send>,
     in_step: Recipient<InStep>,
     peer_quarantined: Recipient<PeerQuarantined>,
+    handed_over: Recipient<HandedOver>,
     known: HashMap<NodeId, NodeRefs>,
     begin: Instant,
     next_token: u64,
@@ -112,6 +115,7 @@ impl MerkleActor {
             others,
             in_step: parts.in_step,
             peer_quarantined: parts.peer_quarantined,
+            handed_over: parts.handed_over,
             known: HashMap::new(),
             begin: Instant::now(),
             next_token: 0,
@@ -168,6 +172,9 @@ impl MerkleActor {
                 }
                 Effect::PeerQuarantined(peer) => {
                     self.peer_quarantined.do_send(PeerQuarantined(peer))
+                }
+                Effect::HandedOver { change, partition, phase, epoch } => {
+                    self.handed_over.do_send(HandedOver { change, partition, phase, epoch });
                 }
             }
         }

@@ -47,6 +47,9 @@ struct Asked {
 #[derive(Debug)]
 pub(crate) struct Compared {
     pub(crate) peer: NodeId,
+    /// Under which state this node looked at its own; none if it was the other that asked. That one may be
+    /// quarantined, and what it holds says nothing then of what it has acknowledged.
+    pub(crate) began: Option<Epoch>,
     pub(crate) keyspace: KeyspaceId,
     /// Each with whether it differs.
     pub(crate) partitions: Vec<(PartitionId, bool)>,
@@ -93,8 +96,8 @@ impl Answering {
         let reply = match (&question, looked) {
             (Question::Roots(roots), Looked::Roots(own)) => {
                 let (differing, partitions) = compare_roots(desk, roots, &own);
-                let keyspace = roots.keyspace;
-                compared = from.map(|peer| Compared { peer, keyspace, partitions });
+                let (began, keyspace) = (None, roots.keyspace);
+                compared = from.map(|peer| Compared { peer, began, keyspace, partitions });
                 Reply::Roots(Ok(differing))
             }
             (Question::Ranges(ranges), Looked::Ranges(own)) => {

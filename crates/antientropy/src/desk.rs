@@ -20,7 +20,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::{
     budget::Budget,
     events::{CallFailure, Effect, Incoming, Outgoing, Reply, Report, Ticket, Token},
+    handover::{Handovers, Word},
     looking::Look,
+    witnesses::witnesses,
 };
 
 /// How long an answer may take.
@@ -101,6 +103,8 @@ pub(crate) struct Desk {
     pub(crate) quarantined: BTreeSet<PartitionId>,
     /// Whether that is because the store was put back from a copy.
     pub(crate) was_restored: bool,
+    /// What has to be proved for the change that is under way.
+    pub(crate) handovers: Handovers,
     /// Who was asked about lone keys and is quarantined too, and since when.
     pub(crate) refusing: BTreeMap<NodeId, Moment>,
     /// Trees that were found not to be trusted.
@@ -126,6 +130,7 @@ impl Desk {
             counts: Counts::default(),
             quarantined: BTreeSet::new(),
             was_restored: false,
+            handovers: Handovers::default(),
             refusing: BTreeMap::new(),
             untrusted: BTreeSet::new(),
             bytes_at_hand: 0,
@@ -143,7 +148,9 @@ impl Desk {
             (keyspace.id, Terms { rule: keyspace.config.conflict, grace_ms })
         });
         self.terms = terms.collect();
+        let words = self.handovers.adopt(&self.node, &view);
         self.view = Some(view);
+        self.give(words);
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
@@ -167,12 +174,11 @@ impl Desk {
         versions.is_deleted() && until <= self.now.wall_ms
     }
 
-    /// The other replicas of a tree, in all datacenters.
+    /// The other replicas of a tree, in all datacenters, that know what was forgotten.
     pub(crate) fn others(&self, keyspace: KeyspaceId, partition: PartitionId) -> Vec<NodeId> {
         let Some(view) = &self.view else { return Vec::new() };
-        let Some(config) = view.keyspace_of(keyspace) else { return Vec::new() };
-        let replicas = &view.placement_of(config, partition).replicas;
-        let others = replicas.iter().filter(|replica| replica.id != self.node);
+        let Some(keyspace) = view.keyspace_of(keyspace) else { return Vec::new() };
+        let others = witnesses(view, keyspace, partition, &self.node);
         others.map(|replica| replica.id.clone()).collect()
     }
 
@@ -219,8 +225,22 @@ impl Desk {
         }
     }
 
-    /// A node shows nothing to anybody, which matters to a quarantine that is on.
+    /// Tells those who agree on the change that is under way.
+    pub(crate) fn give(&mut self, words: impl IntoIterator<Item = Word>) {
+        let epoch = self.epoch();
+        let told = words.into_iter().map(|Word { change, partition, phase }| Effect::HandedOver {
+            change,
+            partition,
+            phase,
+            epoch,
+        });
+        self.effects.extend(told);
+    }
+
+    /// A node shows nothing to anybody, which matters to a quarantine that is on, and to people who wait for
+    /// a change.
     pub(crate) fn peer_quarantined(&mut self, peer: &NodeId) {
+        self.handovers.peer_quarantined(peer);
         if !self.quarantined.is_empty() {
             self.effects.push_back(Effect::PeerQuarantined(peer.clone()));
         }

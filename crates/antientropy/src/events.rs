@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use anello_protocol::{
-    id::{KeyspaceId, NodeId, PartitionId},
+    cluster::Phase,
+    id::{Epoch, KeyspaceId, NodeId, PartitionId},
     message::{
         repair::{CompareKeys, CompareRanges, CompareRoots, KeysDiffer, PurgeVersions, Purged},
         replica::{Held, ReadVersions, Refusal, StoreVersions, Stored},
@@ -159,6 +160,20 @@ pub enum Effect {
     },
     /// Tell the node's quarantine, which is on, that another node is quarantined too.
     PeerQuarantined(NodeId),
+    /// Tell those who agree on the change that is under way: this node acts under a partition's phase, and
+    /// has seen since it does that it holds all that those hold with whom it has to be in step
+    /// ([`View::handover`]). Once for each change, partition and phase, but again after a start, and after
+    /// what it has to be in step with has become another set: the word before says nothing of that.
+    HandedOver {
+        /// The change: the epoch that it began with.
+        change: Epoch,
+        /// The partition.
+        partition: PartitionId,
+        /// The phase that may end.
+        phase: Phase,
+        /// The state under which this is what was awaited.
+        epoch: Epoch,
+    },
 }
 
 /// What happens to anti-entropy.

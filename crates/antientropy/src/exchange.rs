@@ -24,7 +24,7 @@ use std::{
 };
 
 use anello_protocol::{
-    id::{KeyspaceId, NodeId, PartitionId},
+    id::{Epoch, KeyspaceId, NodeId, PartitionId},
     key::{DataKey, KeyHash},
     merkle::{EntryDigest, HashRange},
     message::replica::Refusal,
@@ -56,6 +56,12 @@ pub(crate) struct Exchange {
     pub(crate) keyspace: KeyspaceId,
     pub(crate) partition: PartitionId,
     pub(crate) peer: NodeId,
+    /// Under which state it began.
+    pub(crate) began: Epoch,
+    /// Whether it is awaited for a change of the ring that this node holds all that the other does. Then it
+    /// fetches that and hands nothing out: a node that leaves because its disk is full would hold up the
+    /// change that helps it.
+    pub(crate) is_filling: bool,
     /// Nodes of the tree still to be compared, the next one last.
     frontier: Vec<HashRange>,
     /// Ranges whose keys are to be compared, the next one last.
@@ -116,14 +122,17 @@ impl Exchange {
         id: u64,
         (keyspace, partition): (KeyspaceId, PartitionId),
         peer: NodeId,
-        partitions: u32,
+        desk: &Desk,
     ) -> Self {
+        let is_filling = desk.handovers.awaits((keyspace, partition), &peer);
         Self {
             id,
             keyspace,
             partition,
             peer,
-            frontier: vec![HashRange::of_partition(partition, partitions)],
+            began: desk.epoch(),
+            is_filling,
+            frontier: vec![HashRange::of_partition(partition, desk.partitions())],
             by_keys: Vec::new(),
             suspects: VecDeque::new(),
             moves: VecDeque::new(),

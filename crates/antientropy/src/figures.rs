@@ -1,10 +1,10 @@
 //! What people are shown of anti-entropy.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use anello_protocol::id::PartitionId;
+use anello_protocol::id::{Epoch, NodeId, PartitionId};
 
-use crate::machine::AntiEntropy;
+use crate::{handover, machine::AntiEntropy};
 
 /// How anti-entropy of a node is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +42,43 @@ pub struct Figures {
     pub trees_scrubbed: u64,
     /// How many of their leaves were wrong, and were mended.
     pub leaves_mended: u64,
+    /// What this node has to do for the change of the ring that is under way, if one is.
+    pub handover: Option<HandoverFigures>,
+}
+
+/// What a node has to do for a change of the ring.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HandoverFigures {
+    /// The change: the epoch that it began with.
+    pub change: Epoch,
+    /// How many partitions that are being filled are not in step here with all that they have to be.
+    pub filling: u64,
+    /// The same of those whose new owners are read.
+    pub serving: u64,
+    /// Who has what is missing.
+    pub awaited: BTreeMap<NodeId, Awaited>,
+    /// How many keys were fetched for the change, since this node took part in it or was started.
+    pub keys_fetched: u64,
+    /// How much they weigh, in bytes in memory.
+    pub bytes_fetched: u64,
+}
+
+/// What is awaited from one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Awaited {
+    /// How many trees.
+    pub trees: u64,
+    /// What stands in the way.
+    pub obstacle: Option<Obstacle>,
+}
+
+/// Why it doesn't go on with a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// It can't be reached.
+    Unreachable,
+    /// It shows nothing to anybody, because it is quarantined.
+    Quarantined,
 }
 
 impl Figures {
@@ -82,6 +119,26 @@ impl AntiEntropy {
             units_running: units.running() as u64,
             trees_scrubbed: counts.trees_scrubbed,
             leaves_mended: counts.leaves_mended,
+            handover: desk.handovers.left().map(|left| self.handover(left)),
+        }
+    }
+
+    fn handover(&self, left: handover::Left<'_>) -> HandoverFigures {
+        let awaited = left.peers.into_iter().map(|(peer, (trees, is_quarantined))| {
+            let obstacle = match is_quarantined {
+                _ if !self.schedule.is_reachable(peer) => Some(Obstacle::Unreachable),
+                true => Some(Obstacle::Quarantined),
+                false => None,
+            };
+            (peer.clone(), Awaited { trees, obstacle })
+        });
+        HandoverFigures {
+            change: left.change,
+            filling: left.filling,
+            serving: left.serving,
+            awaited: awaited.collect(),
+            keys_fetched: left.fetched.keys,
+            bytes_fetched: left.fetched.bytes,
         }
     }
 }

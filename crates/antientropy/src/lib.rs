@@ -8,11 +8,13 @@ pub mod actor;
 mod answering;
 mod budget;
 mod calls;
+mod chase;
 mod clock;
 mod desk;
 mod events;
 mod exchange;
 mod figures;
+mod handover;
 mod looking;
 mod machine;
 pub mod purge;
@@ -23,13 +25,14 @@ mod scrub;
 pub mod store;
 mod sweep;
 mod units;
+mod witnesses;
 
 pub use actor::{MerkleActor, MerkleParts};
 pub use desk::AntiEntropyConfig;
 pub use events::{
     CallFailure, Effect, Incoming, Input, Outgoing, Question, Reply, Report, Ticket, Token,
 };
-pub use figures::Figures;
+pub use figures::{Awaited, Figures, HandoverFigures, Obstacle};
 pub use looking::{Look, Looked, Seen, look};
 pub use machine::AntiEntropy;
 pub use rounds::Progress;

@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anello_protocol::{
-    id::{KeyspaceId, NodeId, PartitionId},
+    id::{Epoch, KeyspaceId, NodeId, PartitionId},
     message::hint::MAX_MARKED,
     time::{Moment, Now},
 };
@@ -15,6 +15,7 @@ use anello_ring::view::View;
 
 use crate::{
     answering::{Answering, Compared},
+    chase::Chase,
     desk::{AntiEntropyConfig, Desk, Owner},
     events::{CallFailure, Effect, Incoming, Input, Question, Reply, Report, Ticket, Token},
     exchange::Outcome,
@@ -36,6 +37,8 @@ pub struct AntiEntropy {
     pub(crate) units: Units,
     /// Trees that are walked before others if they differ.
     urgent: BTreeSet<Tree>,
+    /// When to compare what is awaited for a change of the ring.
+    chase: Chase,
     answering: Answering,
     scrub: Scrub,
 }
@@ -48,6 +51,7 @@ impl AntiEntropy {
             schedule: Schedule::default(),
             units: Units::default(),
             urgent: BTreeSet::new(),
+            chase: Chase::default(),
             answering: Answering::default(),
             scrub: Scrub::default(),
         }
@@ -74,6 +78,9 @@ impl AntiEntropy {
             Input::ReachabilityChanged { node, reachable } => {
                 self.schedule.reachability_changed(&mut self.desk, &node, reachable);
                 self.drop_unwanted();
+                if reachable {
+                    self.chase.soon(&mut self.desk, &node);
+                }
             }
             Input::Quarantined { partitions, was_restored } => {
                 self.quarantined(partitions, was_restored);
@@ -100,6 +107,9 @@ impl AntiEntropy {
             }
             self.drop_unwanted();
         }
+        let words = self.desk.handovers.begin_anew(self.desk.epoch());
+        self.desk.give(words);
+        self.chase_all();
     }
 
     /// The next thing to do, in order.
@@ -111,7 +121,8 @@ impl AntiEntropy {
     /// do no harm.
     pub fn next_wake(&mut self) -> Option<Moment> {
         let units = self.units.due(&mut self.desk);
-        let due = units.into_iter().chain(self.schedule.due()).chain(self.scrub.due()).min()?;
+        let due = units.into_iter().chain(self.schedule.due()).chain(self.chase.due());
+        let due = due.chain(self.scrub.due()).min()?;
         // Never at once again, so that nothing can keep the clock from going on.
         Some(due.max(self.desk.now.moment + SHORTEST_PAUSE))
     }
@@ -223,7 +234,7 @@ impl AntiEntropy {
 
     /// Roots were compared: what is equal is in step.
     fn compared(&mut self, compared: &Compared) {
-        let Compared { peer, keyspace, partitions } = compared;
+        let Compared { peer, began, keyspace, partitions } = compared;
         let wall_ms = self.desk.now.wall_ms;
         for (partition, differs) in partitions {
             let tree = (*keyspace, *partition);
@@ -234,8 +245,41 @@ impl AntiEntropy {
                 let now = Some(wall_ms);
                 *pair = Pair { in_step_ms: now, caught_up_ms: now, differs: false };
                 self.desk.in_step(tree, peer);
+                if let Some(began) = began {
+                    self.proved(*began, tree, peer);
+                }
             }
         }
+    }
+
+    /// This node holds all that another does of a tree, by a comparison that began under a state. What is awaited
+    /// of the same tree from others is most often held as well.
+    fn proved(&mut self, began: Epoch, tree: Tree, peer: &NodeId) {
+        if !self.desk.handovers.awaits(tree, peer) {
+            return;
+        }
+        let word = self.desk.handovers.proved(began, tree, peer);
+        self.desk.give(word);
+        let others: Vec<NodeId> = self.desk.handovers.peers_of(tree.1).cloned().collect();
+        others.iter().for_each(|other| self.chase.soon(&mut self.desk, other));
+    }
+
+    /// Compares what is awaited for a change of the ring.
+    fn chase(&mut self) {
+        for peer in self.chase.take(&mut self.desk) {
+            let left: Vec<Tree> = self.desk.handovers.left_with(&peer).collect();
+            if left.is_empty() || !self.schedule.is_reachable(&peer) {
+                self.chase.forget(&peer);
+            } else if !self.schedule.is_sweeping(&peer) {
+                let idle = left.into_iter().filter(|tree| !self.units.has(*tree, &peer));
+                idle.for_each(|tree| self.schedule.sweep_soon(&peer, tree));
+            }
+        }
+    }
+
+    fn chase_all(&mut self) {
+        let peers: Vec<NodeId> = self.desk.handovers.peers().cloned().collect();
+        peers.iter().for_each(|peer| self.chase.soon(&mut self.desk, peer));
     }
 
     /// What a sweep has found to differ is walked. Where that is done with another node already, most often
@@ -243,10 +287,14 @@ impl AntiEntropy {
     /// which costs a digest. Only what was put behind is: writes make trees differ all the time, and a sweep
     /// that went over all of them again would never end.
     fn walk(&mut self, compared: &Compared) {
-        let Compared { peer, keyspace, partitions } = compared;
+        let Compared { peer, keyspace, partitions, .. } = compared;
         let rounds = self.schedule.swept_for(peer);
         for (partition, _) in partitions.iter().filter(|(_, differs)| *differs) {
             let tree = (*keyspace, *partition);
+            let handovers = &self.desk.handovers;
+            if handovers.is_filled(tree, peer) && !handovers.awaits(tree, peer) {
+                continue;
+            }
             if self.units.has_other(tree, peer) {
                 self.schedule.put_behind(peer, tree);
             } else {
@@ -270,7 +318,8 @@ impl AntiEntropy {
 
     fn add_unit(&mut self, tree: Tree, peer: &NodeId, rounds: &[u64]) {
         if self.schedule.is_reachable(peer) {
-            let is_first = self.urgent.remove(&tree);
+            let is_awaited = self.desk.handovers.awaits(tree, peer);
+            let is_first = self.urgent.remove(&tree) || is_awaited;
             let new = self.units.add(tree, peer, rounds, self.desk.now.moment, is_first);
             self.schedule.rounds.unit_added(&new);
         }
@@ -282,6 +331,7 @@ impl AntiEntropy {
         }
         self.schedule.adopt(&mut self.desk, &view);
         self.desk.adopt(view);
+        self.chase_all();
         self.scrub.retain(&self.schedule.held);
         self.urgent.retain(|tree| self.schedule.held.contains(*tree));
         self.drop_unwanted();
@@ -297,7 +347,7 @@ impl AntiEntropy {
     }
 
     fn ended(&mut self, ended: Ended) {
-        let Ended { tree, peer, rounds, outcome, is_one_way, dropped } = ended;
+        let Ended { tree, peer, rounds, outcome, is_one_way, began, is_filling, dropped } = ended;
         self.schedule.rounds.unit_ended(&rounds);
         self.schedule.walked(tree);
         if dropped > 0 {
@@ -314,13 +364,23 @@ impl AntiEntropy {
                     false => Pair { in_step_ms: now, caught_up_ms: now, differs: false },
                 };
                 self.desk.in_step(tree, &peer);
+                // Any other has left out what this node may have forgotten, and may have begun too early.
+                if is_filling {
+                    self.proved(began, tree, &peer);
+                }
+                if self.desk.handovers.awaits(tree, &peer) {
+                    self.chase.soon(&mut self.desk, &peer);
+                }
             }
             Some(Outcome::Unsettled) => pair.differs = true,
             Some(Outcome::Unresolved) => {
                 pair.differs = true;
                 self.schedule.mark_due(&peer);
                 let (keyspace, partition) = tree;
-                self.desk.report(Report::Unresolved { keyspace, partition, peer });
+                // What is awaited is tried again within seconds, and the figures say what holds it up.
+                if !is_filling {
+                    self.desk.report(Report::Unresolved { keyspace, partition, peer });
+                }
             }
             None => {}
         }
@@ -332,6 +392,7 @@ impl AntiEntropy {
         }
         let ended = self.units.advance(&mut self.desk);
         ended.into_iter().for_each(|ended| self.ended(ended));
+        self.chase();
         self.schedule.advance(&mut self.desk);
         self.scrub.advance(&mut self.desk, &self.schedule.held);
         self.schedule.rounds.settle(self.desk.now.wall_ms);

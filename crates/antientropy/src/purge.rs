@@ -19,6 +19,9 @@
 //! - *Carriers.* Who has read or issued a version passes it on for a bounded time only: a request ends a
 //!   minute after it began and its writes linger for two seconds, an exchange between replicas and a
 //!   delivery send what they have just read with deadlines of seconds. `settle` is longer than the longest.
+//!   What fills a new owner while the ring changes is such an exchange, key by key: it reads what an old owner
+//!   holds, stores that at once, both with deadlines of seconds, and reads anew before it tries again. So a new
+//!   owner, which is a replica here, may confirm that it holds nothing while a victim is on its way to it.
 //! - *Replicas.* From t0 on no replica holds a victim at any moment. One that held T both times held it
 //!   throughout, and a vnode that holds T takes no victim in. One that held nothing both times held
 //!   nothing throughout: what is stored goes only by a purge, which has a proof of its own. From T to

@@ -28,6 +28,12 @@
 //! for good ends that. A node that has forgotten what it acknowledged gives them a minute first: one that was
 //! merely away has it still, and serves again soon.
 //!
+//! While the ring changes, those count whose word means something (see `witnesses.rs`): not the new owners
+//! that are still being filled, and nobody who was written off. A node that is being filled itself has nothing
+//! there that could have been forgotten without its word, and nobody reads it: however long it was away, that is
+//! no reason. But one that has lost what it held may have said that it holds everything, and be read next:
+//! it must be in step with all who are read until then.
+//!
 //! While it lasts nothing is saved of being alive, so that another start begins it anew. The machine is to
 //! be told of an agreed state, and its effects be carried out, before the vnodes are told of that state:
 //! until then they serve nobody anyway.
@@ -51,6 +57,8 @@ use anello_protocol::{
     time::{Moment, Now},
 };
 use anello_ring::view::View;
+
+use crate::witnesses::{is_only_filled, witnesses};
 
 pub use actor::{
     AskReason, ClusterChanged, InStep, Lost, PeerQuarantined, QuarantineActor, QuarantineParts,
@@ -271,9 +279,8 @@ impl Quarantine {
         let mut nodes = BTreeSet::new();
         for ((keyspace, partition), datacenters) in &watch.left {
             let Some(keyspace) = view.keyspace_of(*keyspace) else { continue };
-            for replica in &view.placement_of(keyspace, *partition).replicas {
+            for replica in witnesses(view, keyspace, *partition, &self.node) {
                 if datacenters.contains(&replica.datacenter)
-                    && replica.id != self.node
                     && !self.reachable.contains(&replica.id)
                 {
                     nodes.insert(replica.id.clone());
@@ -383,11 +390,14 @@ impl Quarantine {
             if place.1.0 >= view.ring().partitions() {
                 continue;
             }
-            let replicas = &view.placement_of(keyspace, place.1).replicas;
-            if !replicas.iter().any(|replica| replica.id == self.node) {
+            if view.placement_of(keyspace, place.1).index_of(&self.node).is_none() {
                 continue;
             }
-            let others = || replicas.iter().filter(|replica| replica.id != self.node);
+            if !watch.cause.has_forgotten() && is_only_filled(view, keyspace, place.1, &self.node) {
+                watch.left.remove(place);
+                continue;
+            }
+            let others = || witnesses(view, keyspace, place.1, &self.node);
             let mut left: BTreeSet<_> = others().map(|replica| &replica.datacenter).collect();
             left.retain(|datacenter| {
                 let mut here = others().filter(|replica| replica.datacenter == **datacenter);

@@ -327,6 +327,12 @@ impl Schedule {
         self.peers.get(peer).is_some_and(|peer| peer.is_reachable)
     }
 
+    /// Whether trees are being compared with a node, or about to be.
+    pub(crate) fn is_sweeping(&self, peer: &NodeId) -> bool {
+        let peer = self.peers.get(peer);
+        peer.is_some_and(|peer| peer.sweep.is_some() || peer.wanted.is_some())
+    }
+
     /// A tree is compared with a node as soon as can be, unless that waits for another node's anyway.
     pub(crate) fn sweep_soon(&mut self, peer: &NodeId, tree: Tree) {
         if let Some(peer) = self.peers.get_mut(peer)

@@ -1,5 +1,8 @@
 //! A sweep: the roots of all trees that are shared with one node, or of some of them, are compared, a message
 //! at a time: first as sums of several, then singly where these differ.
+//!
+//! Invariant: the roots that are sent under an epoch were looked at under it, so a comparison has begun under the
+//! epoch of its questions; see `handover.rs`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,7 +11,7 @@ use std::{
 };
 
 use anello_protocol::{
-    id::{KeyspaceId, NodeId, PartitionId},
+    id::{Epoch, KeyspaceId, NodeId, PartitionId},
     merkle::EntryDigest,
     message::{
         repair::{CompareRoots, MAX_ROOTS, RootSum},
@@ -58,13 +61,15 @@ pub(crate) struct Sweep {
 #[derive(Debug)]
 enum Step {
     Idle,
-    Looking(Ticket, KeyspaceId, Vec<PartitionId>),
+    Looking(Ticket, Epoch, KeyspaceId, Vec<PartitionId>),
     Asking(Ticket, Asking),
 }
 
 /// What the other node was asked.
 #[derive(Debug)]
 struct Asking {
+    /// Under which state the roots were looked at, and it was asked.
+    epoch: Epoch,
     keyspace: KeyspaceId,
     sums: Vec<RootSum>,
     /// The roots that these are of.
@@ -108,15 +113,21 @@ impl Sweep {
         let partitions: Vec<PartitionId> = same.map(|(_, partition)| partition).collect();
         let look = Look::Roots { keyspace, partitions: partitions.clone() };
         let ticket = desk.look(Owner::Sweep(self.peer.clone()), look);
-        self.step = Step::Looking(ticket, keyspace, partitions);
+        self.step = Step::Looking(ticket, desk.epoch(), keyspace, partitions);
     }
 
     /// A look is over; one of an earlier sweep says nothing.
     pub(crate) fn looked(&mut self, desk: &mut Desk, ticket: Ticket, looked: Looked) {
-        let (keyspace, partitions) = match std::mem::replace(&mut self.step, Step::Idle) {
-            Step::Looking(own, keyspace, partitions) if own == ticket => (keyspace, partitions),
+        let (epoch, keyspace, partitions) = match std::mem::replace(&mut self.step, Step::Idle) {
+            Step::Looking(own, epoch, keyspace, partitions) if own == ticket => {
+                (epoch, keyspace, partitions)
+            }
             step => return self.step = step,
         };
+        if epoch != desk.epoch() {
+            // Looked at again, under the state that is.
+            return;
+        }
         let Looked::Roots(found) = looked else { return self.failed(desk, &Failure::Here) };
         let mut roots = Vec::with_capacity(found.len());
         for (partition, root) in partitions.iter().zip(found) {
@@ -131,13 +142,13 @@ impl Sweep {
             self.last = last.map(|last| (keyspace, last));
             return;
         }
-        self.ask(desk, Asking { keyspace, sums: summed(&roots), roots, last });
+        self.ask(desk, Asking { epoch, keyspace, sums: summed(&roots), roots, last });
     }
 
     fn ask(&mut self, desk: &mut Desk, asking: Asking) {
         desk.counts.hashes_compared += asking.sums.len() as u64;
-        let (keyspace, sums) = (asking.keyspace, asking.sums.clone());
-        let message = Outgoing::Roots(CompareRoots { epoch: desk.epoch(), keyspace, sums });
+        let (epoch, keyspace, sums) = (asking.epoch, asking.keyspace, asking.sums.clone());
+        let message = Outgoing::Roots(CompareRoots { epoch, keyspace, sums });
         let ticket = desk.send(Owner::Sweep(self.peer.clone()), &self.peer, message);
         self.step = Step::Asking(ticket, asking);
     }
@@ -156,7 +167,7 @@ impl Sweep {
                 return None;
             }
         };
-        let Asking { keyspace, sums, roots, last } = asking;
+        let Asking { epoch, keyspace, sums, roots, last } = asking;
         let differing = expect(outcome, |incoming| match incoming {
             Incoming::Roots(differing) => Some(differing),
             _ => None,
@@ -182,13 +193,13 @@ impl Sweep {
             // Not before: else a question that fails each time were asked without end.
             self.failures = 0;
             self.last = last.map(|last| (keyspace, last));
-        } else {
+        } else if epoch == desk.epoch() {
             let roots = roots.into_iter().filter(|(partition, _)| unclear.contains(partition));
             let roots: Vec<_> = roots.collect();
             let sums = roots.iter().map(single).collect();
-            self.ask(desk, Asking { keyspace, sums, roots, last });
+            self.ask(desk, Asking { epoch, keyspace, sums, roots, last });
         }
-        Some(Compared { peer: self.peer.clone(), keyspace, partitions })
+        Some(Compared { peer: self.peer.clone(), began: Some(epoch), keyspace, partitions })
     }
 
     pub(crate) fn due(&self) -> Option<Moment> {

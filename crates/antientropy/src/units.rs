@@ -3,7 +3,8 @@
 //! At most one is there for a partition, keyspace and node; at most one of a partition and keyspace runs,
 //! so that a key is not fetched from two nodes at once. Those that only give what differs a moment leave
 //! their place to others. While another node walks the same tree a unit waits: most often there is
-//! nothing left to do then.
+//! nothing left to do then. One that is awaited for a change of the ring waits for nobody's walk: what
+//! others have fetched proves nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -11,7 +12,7 @@ use std::{
 };
 
 use anello_protocol::{
-    id::{KeyspaceId, NodeId, PartitionId},
+    id::{Epoch, KeyspaceId, NodeId, PartitionId},
     time::Moment,
 };
 
@@ -67,6 +68,10 @@ pub(crate) struct Ended {
     pub(crate) outcome: Option<Outcome>,
     /// Whether there were keys that this node keeps to itself.
     pub(crate) is_one_way: bool,
+    /// Under which state it began.
+    pub(crate) began: Epoch,
+    /// Whether it was awaited for a change of the ring.
+    pub(crate) is_filling: bool,
     /// How many keys it has dropped here.
     pub(crate) dropped: u64,
 }
@@ -108,6 +113,11 @@ impl Units {
         self.by_tree.get(&tree).is_some_and(|units| !units.contains_key(peer))
     }
 
+    /// Whether a tree waits to be walked with a node, or is.
+    pub(crate) fn has(&self, tree: Tree, peer: &NodeId) -> bool {
+        self.by_tree.get(&tree).is_some_and(|units| units.contains_key(peer))
+    }
+
     pub(crate) fn waiting(&self) -> usize {
         self.queue.len()
     }
@@ -138,8 +148,9 @@ impl Units {
         let Some((id, unit)) = id.and_then(|id| Some((id, self.units.get_mut(&id)?))) else {
             return;
         };
-        let has_moved = self.running.get(&id).is_some_and(Exchange::has_moved);
-        if !has_moved && unit.postponed < POSTPONED_MAX {
+        let goes_on = |exchange: &Exchange| exchange.has_moved() || exchange.is_filling;
+        let goes_on = self.running.get(&id).is_some_and(goes_on);
+        if !goes_on && unit.postponed < POSTPONED_MAX {
             unit.postponed += 1;
             unit.not_before = now + WALKED;
             self.stop(desk, id);
@@ -202,6 +213,7 @@ impl Units {
             if may_begin
                 && let Some(walked) = walked.filter(|until| *until > now)
                 && unit.postponed < POSTPONED_MAX
+                && !desk.handovers.awaits(unit.tree, &unit.peer)
             {
                 unit.postponed += 1;
                 unit.not_before = walked;
@@ -209,7 +221,7 @@ impl Units {
             } else if may_begin {
                 let Unit { tree, peer, .. } = unit;
                 self.busy.insert(*tree);
-                let mut exchange = Exchange::new(id, *tree, peer.clone(), desk.partitions());
+                let mut exchange = Exchange::new(id, *tree, peer.clone(), desk);
                 exchange.advance(desk);
                 self.running.insert(id, exchange);
                 looked_at = 0;
@@ -241,8 +253,10 @@ impl Units {
         let exchange = self.stop(desk, id);
         let outcome = exchange.as_ref().and_then(Exchange::outcome);
         let is_one_way = exchange.as_ref().is_some_and(|exchange| exchange.is_one_way);
+        let is_filling = exchange.as_ref().is_some_and(|exchange| exchange.is_filling);
+        let began = exchange.as_ref().map(|exchange| exchange.began).unwrap_or_default();
         let dropped = exchange.map_or(0, |exchange| exchange.dropped);
-        Some(Ended { tree, peer, rounds, outcome, is_one_way, dropped })
+        Some(Ended { tree, peer, rounds, outcome, is_one_way, began, is_filling, dropped })
     }
 
     fn stop(&mut self, desk: &mut Desk, id: u64) -> Option<Exchange> {

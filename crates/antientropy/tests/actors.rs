@@ -8,10 +8,12 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, Addr, System};
+use actix::{Actor, Addr, Context as ActorContext, Handler, System};
 use anello_antientropy::{
     AntiEntropyConfig, MerkleActor, MerkleParts,
-    actor::{AskFigures, AskPairs, AskProgress, NodeRefs, StartRound, Stop, Tell, VnodeRefs},
+    actor::{
+        AskFigures, AskPairs, AskProgress, HandedOver, NodeRefs, StartRound, Stop, Tell, VnodeRefs,
+    },
     quarantine::{QuarantineActor, QuarantineConfig, QuarantineParts},
     store::{MemoryTreeStore, TreeStore},
 };
@@ -40,6 +42,21 @@ type Routers = Arc<OnceLock<BTreeMap<NodeId, Router>>>;
 struct Node {
     store: Arc<MemoryTreeStore>,
     actor: Addr<MerkleActor>,
+}
+
+/// The ring does not change here.
+struct Unheard;
+
+impl Actor for Unheard {
+    type Context = ActorContext<Self>;
+}
+
+impl Handler<HandedOver> for Unheard {
+    type Result = ();
+
+    fn handle(&mut self, _: HandedOver, _: &mut Self::Context) {
+        panic!("nothing is on its way");
+    }
 }
 
 struct Fleet {
@@ -100,6 +117,7 @@ impl Fleet {
                         let routers = others.get().expect("all are there before one is asked");
                         refs(routers[other].clone(), Caller::Node(me.clone()))
                     }),
+                    handed_over: Unheard.start().recipient(),
                     in_step: quarantine.clone().recipient(),
                     peer_quarantined: quarantine.recipient(),
                 });

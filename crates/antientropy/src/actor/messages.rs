@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use actix::Message;
-use anello_protocol::id::{KeyspaceId, NodeId, PartitionId};
+use anello_protocol::{
+    cluster::Phase,
+    id::{Epoch, KeyspaceId, NodeId, PartitionId},
+};
 use anello_ring::view::View;
 
 use crate::{figures::Figures, rounds::Progress, schedule::Pair};
@@ -11,7 +14,8 @@ use crate::{figures::Figures, rounds::Progress, schedule::Pair};
 /// Tells anti-entropy something, and gets no answer.
 #[derive(Clone, Debug)]
 pub enum Tell {
-    /// What the members have agreed on.
+    /// What the members have agreed on. To be told once all vnodes of this node act under it, and what these
+    /// took in under the state before is committed: from here on others rely on seeing all of that in its trees.
     ClusterChanged(Arc<View>),
     /// The failure detector's verdict on a node.
     ReachabilityChanged {
@@ -34,6 +38,24 @@ pub enum Tell {
 }
 
 impl Message for Tell {
+    type Result = ();
+}
+
+/// Tells whoever agrees on changes that this node has done its part of a partition's phase; see
+/// [`crate::Effect::HandedOver`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandedOver {
+    /// The change: the epoch that it began with.
+    pub change: Epoch,
+    /// The partition.
+    pub partition: PartitionId,
+    /// The phase that may end.
+    pub phase: Phase,
+    /// The state under which this is what was awaited.
+    pub epoch: Epoch,
+}
+
+impl Message for HandedOver {
     type Result = ();
 }
 

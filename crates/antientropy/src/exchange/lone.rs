@@ -72,13 +72,17 @@ impl Exchange {
             Looked::Versions(versions) if versions.is_empty() => {}
             Looked::Versions(versions) => {
                 let latest = versions.latest();
-                // A tombstone is nobody's victim.
+                let others = desk.others(self.keyspace, self.partition);
+                // A tombstone is nobody's victim. And where nobody can have forgotten anything, because all
+                // others are only being filled, nothing was.
                 if versions.is_deleted()
+                    || others.is_empty()
                     || self.judge(desk, latest, Others::SomeUnknown) == Verdict::Push
                 {
                     self.is_one_way = true;
                 } else {
-                    self.inquire(desk, number, &mut transfer, versions.digest(), latest);
+                    let held = (versions.digest(), latest);
+                    self.inquire(desk, number, &mut transfer, others, held);
                     self.transfers.insert(number, transfer);
                     return;
                 }
@@ -98,10 +102,9 @@ impl Exchange {
         desk: &mut Desk,
         number: u64,
         transfer: &mut Transfer,
-        digest: VersionsDigest,
-        latest: HybridTime,
+        others: Vec<NodeId>,
+        (digest, latest): (VersionsDigest, HybridTime),
     ) {
-        let others = desk.others(self.keyspace, self.partition);
         for other in &others {
             let (epoch, key) = (desk.epoch(), transfer.what.key.clone());
             let read = ReadVersions { epoch, key, want: Want::Digest };

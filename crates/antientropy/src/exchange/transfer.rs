@@ -10,7 +10,9 @@
 //!
 //! Only versions that the other side lacks are pushed. A key of which one side has nothing and the other
 //! nothing but tombstones past their grace stays as it is: it has been forgotten there, and will be here.
-//! Not in quarantine: who has lost what it held may be the only one that has forgotten it.
+//! Not in quarantine: who has lost what it held may be the only one that has forgotten it. Nor where this node is
+//! filled for a change of the ring: it has never held it, and may be read before others have the tombstone.
+//! What it alone has is not pushed then; that is left to the rounds.
 
 use std::collections::BTreeSet;
 
@@ -163,7 +165,8 @@ impl Exchange {
             // Forgotten since.
             return mine.is_none() || !self.read_own(desk, number, transfer);
         }
-        let may_skip = mine.is_none() && !desk.quarantined.contains(&self.partition);
+        let must_have = self.is_filling || desk.quarantined.contains(&self.partition);
+        let may_skip = mine.is_none() && !must_have;
         if may_skip && desk.is_forgettable(self.keyspace, &versions) {
             return true;
         }
@@ -176,6 +179,9 @@ impl Exchange {
 
     /// The vnode here has joined them.
     fn joined(&mut self, desk: &mut Desk, number: u64, transfer: &mut Transfer) -> bool {
+        if self.is_filling {
+            desk.handovers.fetched(transfer.bytes);
+        }
         if transfer.what.mine.is_none() {
             desk.counts.keys_pulled += 1;
             return true;
@@ -221,6 +227,10 @@ impl Exchange {
     fn read_own(&mut self, desk: &mut Desk, number: u64, transfer: &mut Transfer) -> bool {
         if desk.quarantined.contains(&self.partition) {
             return self.weigh(desk, number, transfer);
+        }
+        if self.is_filling {
+            self.is_one_way = true;
+            return false;
         }
         transfer.stage = Stage::Reading;
         let from = desk.node.clone();

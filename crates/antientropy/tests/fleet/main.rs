@@ -3,6 +3,7 @@
 mod busy;
 mod content;
 mod economy;
+mod handover;
 mod laws;
 mod quarantine;
 mod stories;

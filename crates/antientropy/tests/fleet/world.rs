@@ -15,7 +15,7 @@ use anello_antientropy::{
     store::{MemoryTreeStore, TreeStore},
 };
 use anello_protocol::{
-    cluster::{ClusterState, Member, MemberState},
+    cluster::{ClusterState, Member, MemberState, Phase},
     id::{ClusterName, Datacenter, KeyspaceId, KeyspaceName, NodeId, PartitionId, Rack},
     key::DataKey,
     merkle::{CHILDREN, EntryDigest, HashRange},
@@ -70,6 +70,8 @@ pub(crate) struct Site {
     /// What the quarantine was told.
     pub(crate) in_step: BTreeSet<(PartitionId, NodeId)>,
     pub(crate) reports: Vec<Report>,
+    /// What it has given its word for, each with the keys of the partition that it held at that moment.
+    pub(crate) handed: Vec<(PartitionId, Phase, BTreeSet<DataKey>)>,
 }
 
 enum Event {
@@ -160,6 +162,7 @@ impl World {
                 scrub_takes: Duration::ZERO,
                 in_step: BTreeSet::new(),
                 reports: Vec::new(),
+                handed: Vec::new(),
             };
             world.sites.insert(node(id), site);
         }
@@ -247,11 +250,26 @@ impl World {
 
     /// A client's write comes to every replica, some time soon.
     pub(crate) fn write(&mut self, key: &DataKey, versions: &Versions, within_us: u64) {
-        for at in self.sites.keys().cloned().collect::<Vec<_>>() {
+        for at in self.replicas(key) {
             let delay = Duration::from_micros(self.chance.below(within_us));
             let (key, versions) = (key.clone(), versions.clone());
             self.later(delay, Event::Written { at, key, versions });
         }
+    }
+
+    /// The keys that a node holds of a partition.
+    pub(crate) fn keys_of(&self, at: &NodeId, partition: PartitionId) -> BTreeSet<DataKey> {
+        let range = HashRange::of_partition(partition, self.view.cluster().partitions);
+        let found = self.sites[at].store.entries(KEYSPACE, range, None, usize::MAX);
+        found.expect("memory reads").entries.into_iter().map(|entry| entry.key).collect()
+    }
+
+    /// The replicas of a key, those that are being filled included.
+    pub(crate) fn replicas(&self, key: &DataKey) -> Vec<NodeId> {
+        let partition = key.hash.partition(self.view.cluster().partitions);
+        let keyspace = self.view.keyspace_of(KEYSPACE).expect("it exists");
+        let replicas = &self.view.placement_of(keyspace, partition).replicas;
+        replicas.iter().map(|replica| replica.id.clone()).collect()
     }
 
     pub(crate) fn contents(&self, at: &NodeId) -> Contents {
@@ -444,6 +462,12 @@ impl World {
                 site.in_step.insert((partition, peer));
             }
             Effect::PeerQuarantined(peer) => assert!(self.sites[&peer].quarantined),
+            Effect::HandedOver { change, partition, phase, epoch } => {
+                let under_way = self.view.cluster().change.as_ref().expect("there is a change");
+                assert_eq!((under_way.began, self.view.epoch()), (change, epoch));
+                let keys = self.keys_of(at, partition);
+                self.sites.get_mut(at).expect("it exists").handed.push((partition, phase, keys));
+            }
         }
     }
 
@@ -453,7 +477,7 @@ impl World {
     }
 }
 
-fn member(id: &str) -> Member {
+pub(crate) fn member(id: &str) -> Member {
     let datacenter = id.split('-').next().expect("there is one");
     Member {
         id: node(id),
