@@ -68,7 +68,7 @@ impl Node {
                     let input = quarantine::Input::InStep { keyspace, partition, peer };
                     queue.push_back(Inner::Quarantine(input));
                 }
-                Effect::HandedOver { change, partition, phase } => {
+                Effect::HandedOver { change, partition, phase, .. } => {
                     let input = GossipInput::HandedOver { change, partition, phase };
                     queue.push_back(Inner::Gossip(input));
                 }
