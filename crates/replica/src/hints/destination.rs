@@ -22,10 +22,11 @@ pub(super) enum Destination {
     Nowhere,
 }
 
-/// Whether a node belongs to the cluster, whatever it holds.
+/// Whether a node belongs to the cluster, whatever it holds, and may ever answer again.
 pub(super) fn is_member(view: &View, id: &NodeId) -> bool {
     let member = view.cluster().members.get(id);
     member.is_some_and(|it| !matches!(it.state, MemberState::Left | MemberState::Removed))
+        && !view.cluster().is_written_off(id)
 }
 
 /// Where a hint for an owner goes under the agreed state.
@@ -47,7 +48,7 @@ pub(super) fn destination(
     Destination::Replicas(reachable.cloned().collect())
 }
 
-/// Whether an owner is a replica that stays one, and will ever answer again.
+/// Whether an owner is a replica that stays one, and may ever answer again.
 fn is_kept_by(view: &View, placement: &Placement, owner: &NodeId) -> bool {
     let change = view.cluster().change.as_ref();
     // Those who are not read yet are being filled.
