@@ -36,6 +36,8 @@ pub(crate) struct Handovers {
 #[derive(Debug)]
 struct Change {
     began: Epoch,
+    /// Since when the same is asked: the name that words go by.
+    asked: Epoch,
     moving: BTreeMap<PartitionId, Moving>,
     /// What is left to be proved, by the other node.
     left: BTreeMap<NodeId, BTreeSet<Tree>>,
@@ -98,6 +100,11 @@ impl Handovers {
             moving.insert(partition, Moving::new(phase, view.epoch(), needs, same));
         }
         own.moving = moving;
+        if own.asked != change.asked {
+            // What was said before was said of something else.
+            own.asked = change.asked;
+            own.moving.values_mut().for_each(|moving| moving.is_told = false);
+        }
         own.left.clear();
         own.moving.iter().for_each(|(partition, it)| index(&mut own.left, *partition, it));
         let left = &own.left;
@@ -123,7 +130,7 @@ impl Handovers {
                 change.left.remove(peer);
             }
         }
-        let word = Word { change: change.began, partition, phase: moving.phase };
+        let word = Word { change: change.asked, partition, phase: moving.phase };
         moving.tell().then_some(word)
     }
 
@@ -212,6 +219,7 @@ impl Change {
     fn new(began: Epoch) -> Self {
         Self {
             began,
+            asked: began,
             moving: BTreeMap::new(),
             left: BTreeMap::new(),
             filled: BTreeSet::new(),
@@ -222,7 +230,7 @@ impl Change {
 
     /// The words that can be given.
     fn words(&mut self) -> Vec<Word> {
-        let change = self.began;
+        let change = self.asked;
         let ready = self.moving.iter_mut().filter_map(|(partition, moving)| {
             let word = Word { change, partition: *partition, phase: moving.phase };
             moving.tell().then_some(word)

@@ -86,7 +86,7 @@ impl Message for Unfit {
 /// This node is through with a phase of a partition that is on the move, see [`Input::HandedOver`].
 #[derive(Clone, Copy, Debug)]
 pub struct HandedOver {
-    /// The epoch that the change of the ring began with.
+    /// Since when that is asked: see [`anello_protocol::cluster::RingChange::asked`].
     pub change: Epoch,
     /// The partition.
     pub partition: PartitionId,

@@ -176,6 +176,7 @@ impl Membership {
             (Input::HandedOver { change, partition, phase }, Phase::Running) => {
                 self.handed_over(change, partition, phase);
             }
+            (Input::HintsLeft(count), _) => self.keeps_hints(count),
             (Input::Departing, _) => self.depart(),
             (
                 Input::TimeUp

@@ -107,8 +107,11 @@ fn remove(next: &mut Decree, node: &NodeId) -> Result<(), AlterError> {
     must_leave_some(state, node)?;
     state.expected.retain(|_, old| old != node);
     state.written_off.insert(node.clone());
-    if state.change.is_none() {
-        take_out_the_dead(state)?;
+    let epoch = state.epoch.next();
+    match &mut state.change {
+        // Who stays has to hold more now that one is gone that was to hold it too.
+        Some(change) => change.asked = epoch,
+        None => take_out_the_dead(state)?,
     }
     Ok(())
 }
@@ -208,7 +211,7 @@ fn begin(
     let began = epoch.next();
     alter(state);
     let phases = vec![Phase::Filling; state.partitions as usize];
-    state.change = Some(Box::new(RingChange { began, purpose, old, phases }));
+    state.change = Some(Box::new(RingChange { began, asked: began, purpose, old, phases }));
     skip_those_that_stay(state)?;
     end_if_done(state)
 }

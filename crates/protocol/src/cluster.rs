@@ -152,6 +152,9 @@ pub struct Layout {
 pub struct RingChange {
     /// The epoch that it began with: its name.
     pub began: Epoch,
+    /// Since when the same is asked of its owners: the epoch that it began with, or the last one in which a
+    /// member was declared dead meanwhile. What an owner was asked before says nothing of that.
+    pub asked: Epoch,
     /// What it is for.
     pub purpose: Purpose,
     /// Where it leads away from.

@@ -78,6 +78,8 @@ struct Running {
     view: Option<Arc<View>>,
     is_ready: bool,
     refused: Option<String>,
+    /// How many hints it keeps for others.
+    hints_left: u64,
     unreachable: BTreeSet<NodeId>,
     reached: BTreeSet<NodeId>,
     is_frozen: bool,
@@ -331,6 +333,16 @@ impl Node {
         }
         self.set_alarms(now, out);
         self.sync(out);
+        self.count_hints(now, out);
+    }
+
+    /// A node that leaves does so once it keeps nothing for others.
+    fn count_hints(&mut self, now: Now, out: &mut Vec<Out>) {
+        let count = self.disk.hints_left();
+        let Some(running) = &mut self.running else { return };
+        if std::mem::replace(&mut running.hints_left, count) != count {
+            self.turn(now, Inner::Gossip(GossipInput::HintsLeft(count)), out);
+        }
     }
 
     fn set_alarms(&mut self, now: Now, out: &mut Vec<Out>) {

@@ -49,6 +49,7 @@ fn begin(cluster: &mut ClusterState, change: impl Fn(&mut ClusterState)) {
     let old = cluster.layout();
     change(cluster);
     cluster.change = Some(Box::new(RingChange {
+        asked: cluster.epoch,
         began: cluster.epoch,
         purpose: Purpose::Join(BTreeSet::from([node("eu-d")])),
         old,

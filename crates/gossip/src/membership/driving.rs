@@ -33,7 +33,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// What a member knows of the change of the ring that is under way.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Driving {
-    /// Which change that is.
+    /// Which change that is, and since when the same is asked of its owners.
     change: Epoch,
     /// What this node has to say: which phases it is through with.
     own: BTreeMap<PartitionId, Phase>,
@@ -42,6 +42,8 @@ pub(super) struct Driving {
     heard: BTreeMap<PartitionId, BTreeMap<NodeId, Phase>>,
     /// Whose word each partition waits for, with the state that this was worked out from.
     awaited: Option<(Epoch, BTreeMap<PartitionId, BTreeSet<NodeId>>)>,
+    /// How many hints this node keeps for others.
+    hints_left: u64,
     /// When the state began that is acted under.
     since: Moment,
     /// When it is next looked what can go on.
@@ -51,9 +53,9 @@ pub(super) struct Driving {
 impl Driving {
     /// Another state is acted under.
     pub(super) fn entered(&mut self, now: Moment, state: &ClusterState) {
-        let change = state.change.as_ref().map_or(Epoch(0), |change| change.began);
+        let change = state.change.as_ref().map_or(Epoch(0), |change| change.asked);
         if change != self.change {
-            *self = Self { change, ..Self::default() };
+            *self = Self { change, hints_left: self.hints_left, ..Self::default() };
         }
         self.since = now;
         // What owners have said of it is worth saying at once.
@@ -70,10 +72,15 @@ impl Membership {
 
     /// This node is through with a phase of a partition.
     pub(super) fn handed_over(&mut self, change: Epoch, partition: PartitionId, phase: Phase) {
-        if self.change().is_some_and(|known| known.began == change) {
+        if self.change().is_some_and(|known| known.asked == change) {
             self.driving.own.insert(partition, phase);
             self.driving.reports_at.get_or_insert(self.now + self.config.timing.round / 4);
         }
+    }
+
+    /// How many hints this node keeps for others.
+    pub(super) fn keeps_hints(&mut self, count: u64) {
+        self.driving.hints_left = count;
     }
 
     pub(super) fn report_due(&self) -> Option<Moment> {
@@ -88,20 +95,21 @@ impl Membership {
         self.driving.reports_at = None;
         let Some(change) = self.change() else { return };
         let own = self.driving.own.iter();
-        let open = own.filter(|(partition, phase)| change.phase(**partition) == **phase);
+        // Who leaves and still keeps something for others has not handed all over.
+        let is_kept_up = self.is_leaving() && self.driving.hints_left > 0;
+        let open = own.filter(|(partition, phase)| {
+            change.phase(**partition) == **phase && !(is_kept_up && **phase == Phase::Serving)
+        });
         let partitions: Vec<_> = open.map(|(partition, phase)| (*partition, *phase)).collect();
-        if partitions.is_empty() {
-            return;
-        }
-        let began = change.began;
+        let asked = change.asked;
+        self.driving.reports_at = Some(self.now + AGAIN);
         if let Some(driver) = self.doorkeeper() {
             for some in partitions.chunks(MAX_HANDED_OVER) {
-                let body = GossipBody::HandedOver { change: began, partitions: some.to_vec() };
+                let body = GossipBody::HandedOver { change: asked, partitions: some.to_vec() };
                 // After the state that it was said under.
                 self.outbox.send_durably(To::Node(driver.clone()), body);
             }
         }
-        self.driving.reports_at = Some(self.now + AGAIN);
     }
 
     /// An owner is through with these.
@@ -111,7 +119,7 @@ impl Membership {
         change: Epoch,
         partitions: Vec<(PartitionId, Phase)>,
     ) {
-        let is_known = self.change().is_some_and(|known| known.began == change);
+        let is_known = self.change().is_some_and(|known| known.asked == change);
         let Some(state) = self.cluster.as_ref().filter(|_| is_known && self.is_member(&from))
         else {
             return;
@@ -145,7 +153,7 @@ impl Membership {
         if partitions.is_empty() {
             return;
         }
-        let change = self.driving.change;
+        let Some(change) = self.change().map(|change| change.began) else { return };
         if let Ok(Some(next)) = Change::Advance(Advance { change, partitions }).apply(decree) {
             let aim = Aim::Propose { decree: Box::new(next), moves: BTreeSet::new() };
             self.run(aim, Purpose::Advance);

@@ -92,7 +92,7 @@ impl Membership {
     }
 
     /// Whether the last state that this node knew of says that it leaves.
-    fn is_leaving(&self) -> bool {
+    pub(super) fn is_leaving(&self) -> bool {
         let own = self.cluster.as_ref().and_then(|state| state.members.get(&self.config.member.id));
         own.is_some_and(|member| member.state == MemberState::Leaving)
     }

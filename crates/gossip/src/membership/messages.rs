@@ -53,13 +53,15 @@ pub enum Input {
     /// This node acts under a phase of a partition that is on the move, and is in step with whom it has to be.
     /// Also harmless if it was said before.
     HandedOver {
-        /// The epoch that the change of the ring began with.
+        /// Since when that is asked: see [`anello_protocol::cluster::RingChange::asked`].
         change: Epoch,
         /// The partition.
         partition: PartitionId,
         /// The phase that it can leave.
         phase: Phase,
     },
+    /// How many hints this node keeps for others. A node that leaves does so once it keeps none.
+    HintsLeft(u64),
     /// Why what the node holds must be shown to nobody, if it must not: then it doesn't serve. It is a
     /// member all the same.
     Unfit(Option<String>),

@@ -108,7 +108,7 @@ pub enum GossipBody {
     /// in, and is in step with whom it has to be. Sent to the member that drives the change, until the
     /// state says that they have gone on.
     HandedOver {
-        /// The epoch that the change began with.
+        /// Since when that is asked: see [`crate::cluster::RingChange::asked`].
         change: Epoch,
         /// The partitions, at most [`MAX_HANDED_OVER`], with the phases that they can leave.
         partitions: Vec<(PartitionId, Phase)>,

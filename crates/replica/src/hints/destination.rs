@@ -38,7 +38,10 @@ pub(super) fn destination(
     key: &DataKey,
 ) -> Destination {
     let Some(keyspace) = view.keyspace_of(key.keyspace) else { return Destination::Nowhere };
-    if is_kept_by(view, view.placement(keyspace, key.hash), owner) {
+    let is_kept = is_kept_by(view, view.placement(keyspace, key.hash), owner);
+    // Who leaves can't wait for somebody who is away, and takes what it keeps with it.
+    let can_wait = !is_leaving(view, node) || !unreachable.contains(owner);
+    if is_kept && can_wait {
         return Destination::Owner;
     }
     let readers = &view.readers(keyspace, key.hash).replicas;
@@ -46,6 +49,11 @@ pub(super) fn destination(
         *id == node || !unreachable.contains(*id) && !view.cluster().is_written_off(id)
     });
     Destination::Replicas(reachable.cloned().collect())
+}
+
+fn is_leaving(view: &View, node: &NodeId) -> bool {
+    let member = view.cluster().members.get(node);
+    member.is_some_and(|it| it.state == MemberState::Leaving)
 }
 
 /// Whether an owner is a replica that stays one, and may ever answer again.

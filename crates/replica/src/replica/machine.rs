@@ -420,8 +420,10 @@ impl Replica {
         }
         let key = request.key();
         let needed = match request {
-            Request::Read(_) | Request::Mint(_) => Role::Reader,
-            Request::Store(_) | Request::Purge(_) => Role::Holder,
+            // Old owners are not read any more while new ones still fetch from them; coordinators ask readers
+            // only.
+            Request::Mint(_) => Role::Reader,
+            Request::Read(_) | Request::Store(_) | Request::Purge(_) => Role::Holder,
         };
         let partition = key.hash.partition(standing.partitions());
         if partition != self.partition

@@ -3,12 +3,19 @@
 use anello_protocol::{id::NodeId, key::DataKey};
 use anello_replica::hints::store::{Hint, HintChange, HintTotals, Shelved};
 
-use super::{Disk, Fresh};
+use super::{Disk, DiskWrite, Fresh};
 
 impl Disk {
     /// What is durably kept for an owner of a key.
     pub fn hint(&self, owner: &NodeId, key: &DataKey) -> Option<Hint> {
         self.kept.hints.get(&(owner.clone(), key.clone())).cloned()
+    }
+
+    /// How many hints there are, those included that are about to be durable.
+    pub fn hints_left(&self) -> u64 {
+        let is_hint = |write: &&DiskWrite| matches!(write, DiskWrite::Hint(_, change) if change.hint.is_some());
+        let waiting = self.waiting.iter().filter(is_hint).count();
+        (self.kept.hints.len() + waiting) as u64
     }
 
     /// All hints.

@@ -50,6 +50,7 @@ impl Node {
             missing: BTreeSet::new(),
             view: None,
             is_ready: false,
+            hints_left: 0,
             refused: None,
             unreachable: BTreeSet::new(),
             reached: BTreeSet::new(),

@@ -31,7 +31,8 @@ fn removing(epoch: u64, phase: Phase) -> Arc<View> {
     let mut state = cluster(epoch, &ALL);
     let a = state.members.get_mut(&node("a")).expect("a member");
     a.state = MemberState::Removed;
-    changing(state, Purpose::Remove(node("a")), cluster(1, &ALL), phase)
+    state.written_off.insert(node("a"));
+    changing(state, Purpose::Remove(std::collections::BTreeSet::from([node("a")])), cluster(1, &ALL), phase)
 }
 
 fn changing(
@@ -41,7 +42,13 @@ fn changing(
     phase: Phase,
 ) -> Arc<View> {
     let phases = vec![phase; state.partitions as usize];
-    let change = RingChange { began: Epoch(2), purpose, old: old.layout(), phases };
+    let change = RingChange {
+        began: Epoch(2),
+        asked: Epoch(2),
+        purpose,
+        old: old.layout(),
+        phases,
+    };
     state.change = Some(Box::new(change));
     view_of(state)
 }
