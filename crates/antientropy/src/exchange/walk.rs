@@ -249,8 +249,9 @@ impl Exchange {
         let looks = probe.looks + 1;
         let is_last = looks >= LOOKS_MAX;
         if is_last && (self.is_filling || desk.quarantined.contains(&self.partition)) {
-            // A quarantine must end under writes as well, and so must a change. What is written from here on comes here by itself,
-            // so it is enough to have what the other side holds at this moment.
+            // A quarantine must end under writes as well, and so must a change of the ring. What is written
+            // from here on comes here by itself, so it is enough to have what the other side holds at this
+            // moment.
             moving.extend(std::mem::take(&mut left).into_keys());
         }
         self.moves.extend(moves(self.keyspace, &entries, &differ, |hash| moving.contains(&hash)));
