@@ -478,3 +478,19 @@ fn partitions_enter_their_phases_one_by_one() {
         }
     }
 }
+
+/// Another node walks the same trees all the time, and of two that do the one with the larger name gives way.
+#[test]
+fn who_is_filled_gives_way_to_nobody() {
+    let [a, _, _, d] = four();
+    let mut world = three_and_one(4, 88);
+    fill(&mut world, 200, 20);
+    world.start_all();
+    take_the_place(&mut world);
+    let begin = world.now;
+    while !all_handed(&world, Phase::Filling) {
+        assert!(world.now < begin + seconds(8), "it is put off: {:?}", handover(&world, &d));
+        (0..4).for_each(|partition| world.walk(&a, &d, PartitionId(partition)));
+        world.run_for(Duration::from_millis(2));
+    }
+}
