@@ -11,20 +11,24 @@ use anello_protocol::time::Moment;
 const FLOOR: u64 = 64 << 10;
 /// For how long what is not used is saved up, in milliseconds.
 const SAVED_MS: u64 = 250;
+/// A byte, in what the bucket is counted in.
+const BYTE: i64 = 1_000_000;
 
 /// See the head of this file.
 #[derive(Debug)]
 pub(crate) struct Budget {
     full_rate: u64,
     rate: u64,
-    bytes: i64,
+    /// What may be sent, in millionths of a byte: whole bytes would gain or lose something each time that
+    /// somebody looks, which is far more often than anything is sent.
+    left: i64,
     counted: Moment,
 }
 
 impl Budget {
     pub(crate) fn new(bytes_per_second: u64) -> Self {
         let rate = bytes_per_second.max(FLOOR);
-        Self { full_rate: rate, rate, bytes: saved(rate), counted: Moment::default() }
+        Self { full_rate: rate, rate, left: saved(rate), counted: Moment::default() }
     }
 
     /// How late clients' commits are, 0 to 100.
@@ -32,41 +36,33 @@ impl Budget {
         self.fill(now);
         let left = 100 - u64::from(pressure.min(100));
         self.rate = (self.full_rate / 100 * left).max(FLOOR);
-        self.bytes = self.bytes.min(saved(self.rate));
+        self.left = self.left.min(saved(self.rate));
     }
 
     /// Uses some, whether it is there or not.
     pub(crate) fn take(&mut self, now: Moment, bytes: usize) {
         self.fill(now);
-        self.bytes = self.bytes.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let taken = i64::try_from(bytes).unwrap_or(i64::MAX).saturating_mul(BYTE);
+        self.left = self.left.saturating_sub(taken);
     }
 
     /// When something may be begun, if not at once.
     pub(crate) fn ready_at(&mut self, now: Moment) -> Option<Moment> {
         self.fill(now);
-        let debt = u64::try_from(1 - self.bytes).ok().filter(|debt| *debt > 0)?;
-        let wait = debt.saturating_mul(1_000_000).div_ceil(self.rate);
-        Some(now.max(self.counted) + Duration::from_micros(wait))
+        let lacking = u64::try_from(BYTE - self.left).ok().filter(|lacking| *lacking > 0)?;
+        Some(self.counted + Duration::from_micros(lacking.div_ceil(self.rate)))
     }
 
     fn fill(&mut self, now: Moment) {
-        let passed = now.since(self.counted).as_micros();
-        let gained = passed.saturating_mul(self.rate.into()) / 1_000_000;
-        let gained = i64::try_from(gained).unwrap_or(i64::MAX);
-        self.bytes = self.bytes.saturating_add(gained);
-        if self.bytes >= saved(self.rate) {
-            self.bytes = saved(self.rate);
-            self.counted = self.counted.max(now);
-        } else {
-            // What is too little to be counted is left for the next time.
-            let counted = u64::try_from(gained).unwrap_or(0) * 1_000_000 / self.rate;
-            self.counted = self.counted + Duration::from_micros(counted);
-        }
+        let passed = u64::try_from(now.since(self.counted).as_micros()).unwrap_or(u64::MAX);
+        let gained = i64::try_from(passed.saturating_mul(self.rate)).unwrap_or(i64::MAX);
+        self.left = self.left.saturating_add(gained).min(saved(self.rate));
+        self.counted = self.counted.max(now);
     }
 }
 
 fn saved(rate: u64) -> i64 {
-    i64::try_from(rate.saturating_mul(SAVED_MS) / 1000).unwrap_or(i64::MAX)
+    i64::try_from(rate.saturating_mul(SAVED_MS * 1000)).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -102,6 +98,20 @@ mod tests {
             let sent = in_a_second(&mut budget, at, 1000);
             assert!((least..=most).contains(&sent), "{pressure}: {sent}");
         }
+    }
+
+    /// Whoever asks all the time, within less than a byte takes, gets no more for it.
+    #[test]
+    fn to_look_costs_nothing_and_brings_nothing() {
+        let mut budget = Budget::new(8 << 20);
+        let start = Moment(1_000_000_000);
+        budget.take(start, 8 << 20);
+        let ready = budget.ready_at(start).expect("it is in debt");
+        for step in 0..500_000 {
+            budget.ready_at(start + Duration::from_micros(step));
+            budget.ready_at(start + Duration::from_micros(step));
+        }
+        assert_eq!(budget.ready_at(start + Duration::from_micros(500_000)), Some(ready));
     }
 
     #[test]

@@ -242,6 +242,11 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// Whether the two nodes have not been told of the same state yet.
+    pub(crate) fn is_of_another_epoch(&self) -> bool {
+        matches!(self, Failure::Refused(Refusal::StaleEpoch(_) | Refusal::Behind(_)))
+    }
+
     /// Whether asking again within seconds is of no use.
     pub(crate) fn is_final(&self) -> bool {
         match self {

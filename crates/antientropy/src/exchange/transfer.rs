@@ -245,7 +245,8 @@ impl Exchange {
         failure: &Failure,
     ) {
         let what = &mut transfer.what;
-        what.tries += 1;
+        // While the ring changes, one epoch follows another: that says nothing of the key.
+        what.tries += u8::from(!failure.is_of_another_epoch());
         if what.tries < TRIES_MAX {
             self.moves.push_back(what.clone());
         } else {

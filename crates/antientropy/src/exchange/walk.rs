@@ -233,11 +233,13 @@ impl Exchange {
             let of = |side: &BTreeMap<KeyHash, EntryDigest>| side.get(hash).copied();
             (of(&mine).unwrap_or_default(), of(&theirs).unwrap_or_default())
         };
+        // Where nothing is held yet, next to all of it was there for long.
+        let is_bare = self.is_filling && probe.looks == 0 && entries.is_empty();
         let mut moving = BTreeSet::new();
         let mut left = BTreeMap::new();
         for hash in differ.lacking.iter().chain(theirs.keys()) {
             let pair = pair(hash);
-            if probe.seen.digests.get(hash) == Some(&pair) {
+            if is_bare || probe.seen.digests.get(hash) == Some(&pair) {
                 // The same as before: nothing is on its way.
                 moving.insert(*hash);
             } else {
@@ -247,8 +249,9 @@ impl Exchange {
         let looks = probe.looks + 1;
         let is_last = looks >= LOOKS_MAX;
         if is_last && (self.is_filling || desk.quarantined.contains(&self.partition)) {
-            // A quarantine must end under writes as well, and so must a change. What is written from here on comes here by itself,
-            // so it is enough to have what the other side holds at this moment.
+            // A quarantine must end under writes as well, and so must a change of the ring. What is written
+            // from here on comes here by itself, so it is enough to have what the other side holds at this
+            // moment.
             moving.extend(std::mem::take(&mut left).into_keys());
         }
         self.moves.extend(moves(self.keyspace, &entries, &differ, |hash| moving.contains(&hash)));

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anello_protocol::{
-    cluster::{ClusterState, Member, MemberState},
+    cluster::{ClusterState, Layout, Member, MemberState, Phase, Purpose, RingChange},
     id::{ClusterName, Datacenter, Epoch, KeyspaceName, NodeId, PartitionId, Rack},
     time::{HybridTime, Moment, Now},
 };
@@ -40,6 +40,22 @@ fn view(epoch: u64, nodes: &[&str]) -> Arc<View> {
     Arc::new(View::of(Arc::new(cluster)).expect("a valid cluster"))
 }
 
+/// A ring on its way from these nodes to those, in one phase throughout. Who is no owner any more was written
+/// off, or leaves.
+fn changing(epoch: u64, phase: Phase, old: &[&str], new: &[&str], gone: MemberState) -> Arc<View> {
+    let all: BTreeSet<&str> = old.iter().chain(new).copied().collect();
+    let mut cluster = (**view(epoch, &Vec::from_iter(all)).cluster()).clone();
+    for member in cluster.members.values_mut().filter(|it| !new.contains(&it.id.as_str())) {
+        member.state = gone;
+    }
+    let owners = old.iter().map(|id| (node(id), 1.0)).collect();
+    let old = Layout { owners, ..cluster.layout() };
+    let (began, purpose) = (Epoch(epoch), Purpose::Join(BTreeSet::new()));
+    let phases = vec![phase; PARTITIONS as usize];
+    cluster.change = Some(Box::new(RingChange { began, purpose, old, phases }));
+    Arc::new(View::of(Arc::new(cluster)).expect("a valid cluster"))
+}
+
 const FOUR: [&str; 4] = ["eu-a", "eu-b", "us-a", "us-b"];
 
 /// The quarantine of `eu-a`.
@@ -57,6 +73,14 @@ impl Desk {
         let quarantine =
             Quarantine::new(now, node("eu-a"), QuarantineConfig::default(), last, was_restored);
         let mut desk = Self { quarantine, now, view: view(1, nodes) };
+        desk.handle(Input::ClusterChanged(desk.view.clone()));
+        desk
+    }
+
+    /// The same, while the ring changes.
+    fn start_in(view: Arc<View>, last: Option<Duration>, was_restored: bool) -> Self {
+        let mut desk = Self::start(last, was_restored, &["us-a"]);
+        desk.view = view;
         desk.handle(Input::ClusterChanged(desk.view.clone()));
         desk
     }
@@ -353,4 +377,71 @@ fn only_a_copy_may_hold_what_was_deleted_and_forgotten() {
     assert_eq!(verdict(&lone(true, 11 * DAY, Others::AllNothing)), Verdict::Drop);
     assert_eq!(verdict(&lone(true, 11 * DAY, Others::SomeUnknown)), Verdict::Keep);
     assert_eq!(verdict(&lone(true, 11 * DAY, Others::Something)), Verdict::Push);
+}
+
+const OLD: [&str; 3] = ["eu-a", "eu-b", "eu-c"];
+const NEW: [&str; 3] = ["eu-a", "eu-b", "eu-d"];
+
+#[test]
+fn a_new_owner_that_is_filled_is_waited_for_by_nobody_and_its_word_is_worth_nothing() {
+    for was_restored in [true, false] {
+        let view = changing(2, Phase::Filling, &OLD, &NEW, MemberState::Leaving);
+        let mut desk = Desk::start_in(view, Some(12 * DAY), was_restored);
+        assert_eq!(desk.told(), [true]);
+        assert_eq!(desk.quarantine.waits_for(), ["eu-b", "eu-c"].map(node).into());
+        desk.reach(&["eu-b", "eu-c", "eu-d"], true);
+        desk.in_step(0..4, "eu-d");
+        assert_eq!(desk.told(), [], "it may have nothing yet");
+        desk.in_step(0..4, "eu-b");
+        assert_eq!(
+            desk.told().is_empty(),
+            was_restored,
+            "one that serves is enough, or all of them are"
+        );
+        desk.in_step(0..4, "eu-c");
+        assert!(!desk.quarantine.is_on());
+    }
+}
+
+#[test]
+fn once_they_are_read_new_owners_count_like_the_old_ones() {
+    let view = changing(2, Phase::Serving, &OLD, &NEW, MemberState::Leaving);
+    let mut desk = Desk::start_in(view.clone(), Some(12 * DAY), false);
+    desk.in_step(0..4, "eu-d");
+    assert_eq!(desk.told(), [true, false]);
+    let mut desk = Desk::start_in(view, Some(12 * DAY), true);
+    for peer in ["eu-b", "eu-c"] {
+        desk.in_step(0..4, peer);
+    }
+    assert_eq!(desk.told(), [true], "a quorum of the new ones may have what was acknowledged");
+    desk.in_step(0..4, "eu-d");
+    assert_eq!(desk.told(), [false]);
+}
+
+#[test]
+fn who_is_only_filled_has_nothing_to_be_quarantined_for_unless_it_has_lost_it() {
+    let view =
+        changing(2, Phase::Filling, &["eu-b", "eu-c"], &["eu-a", "eu-b"], MemberState::Leaving);
+    let mut desk = Desk::start_in(view.clone(), Some(12 * DAY), false);
+    assert_eq!(desk.told(), [true, false]);
+    let mut desk = Desk::start_in(view, None, false);
+    assert_eq!(desk.told(), []);
+    desk.handle(Input::Lost);
+    desk.in_step(0..4, "eu-b");
+    assert_eq!(desk.told(), [true], "it may have said that it holds everything");
+    desk.in_step(0..4, "eu-c");
+    assert_eq!(desk.told(), [false]);
+}
+
+#[test]
+fn who_is_written_off_is_waited_for_no_more() {
+    for phase in [Phase::Filling, Phase::Serving] {
+        let view = changing(2, phase, &OLD, &["eu-a", "eu-b"], MemberState::Leaving);
+        let mut desk = Desk::start_in(view, Some(12 * DAY), true);
+        desk.in_step(0..4, "eu-b");
+        assert_eq!(desk.told(), [true], "it waits for one that leaves");
+        let next = changing(3, phase, &OLD, &["eu-a", "eu-b"], MemberState::Removed);
+        desk.handle(Input::ClusterChanged(next));
+        assert_eq!(desk.told(), [false]);
+    }
 }

@@ -17,6 +17,7 @@ use crate::{
 };
 
 const FOUR: [&str; 4] = ["eu-a", "eu-b", "eu-c", "eu-d"];
+const FIVE: [&str; 5] = ["eu-a", "eu-b", "eu-c", "eu-d", "eu-e"];
 
 fn four() -> [NodeId; 4] {
     FOUR.map(node)
@@ -109,6 +110,8 @@ fn handover(world: &World, id: &NodeId) -> HandoverFigures {
 fn a_node_that_joins_holds_everything_when_it_says_so() {
     let [a, _, _, d] = four();
     let mut world = three_and_one(16, 71);
+    // So slow that the others come round to comparing before it is over.
+    world.config.bytes_per_second = 512 << 10;
     fill(&mut world, 3000, 1024);
     world.start_all();
     world.run_for(seconds(30));
@@ -348,4 +351,147 @@ fn a_new_owner_takes_tombstones_in_however_old() {
     world.cut(&d, &c, false);
     world.run_until(seconds(12), "all is filled", |world| all_handed(world, Phase::Filling));
     assert!(world.contents(&d).values().all(|versions| versions.is_deleted()));
+}
+
+/// All three were put back from copies of the same day, while the fourth is filled: that it holds nothing doesn't
+/// mean that anything was forgotten.
+#[test]
+fn what_a_new_owner_lacks_was_not_forgotten() {
+    let mut world = three_and_one(4, 81);
+    let old = |number| version(number, Context::new(), WALL_MS - 2_000_000_000, value(10, 1));
+    for number in 0..40 {
+        for id in &FOUR[..3] {
+            world.put(&node(id), &key(number), Versions::from(old(number)));
+        }
+    }
+    world.start_all();
+    take_the_place(&mut world);
+    FOUR[..3].iter().for_each(|id| world.quarantine(&node(id), true, true));
+    for _ in 0..30 {
+        for id in &FOUR[..3] {
+            world.start_round(&node(id));
+        }
+        world.run_for(seconds(10));
+    }
+    for id in &FOUR[..3] {
+        assert_eq!(world.contents(&node(id)).len(), 40, "{id}");
+    }
+}
+
+/// What came back with a copy was forgotten by the one that is left; the other is dead, and written off.
+#[test]
+fn who_is_written_off_is_not_asked_what_was_forgotten() {
+    let [a, b, c, _] = four();
+    let mut world = three_and_one(4, 82);
+    let old = |number| version(number, Context::new(), WALL_MS - 2_000_000_000, value(10, 1));
+    (0..40).for_each(|number| world.put(&c, &key(number), Versions::from(old(number))));
+    world.start_all();
+    world.crash(&a);
+    world.quarantine(&c, true, true);
+    world.change_cluster(|cluster| {
+        begin(cluster, |cluster| {
+            become_state(cluster, "eu-d", MemberState::Joining);
+            become_state(cluster, "eu-a", MemberState::Removed);
+        });
+    });
+    world.run_until(seconds(150), "it is in step", |world| world.is_in_step(&c, &b));
+    assert!(world.contents(&c).is_empty());
+}
+
+/// A fifth node joins with the fourth: the two don't send each other what both fetch.
+#[test]
+fn those_that_are_filled_leave_each_other_alone() {
+    let mut world = World::new(&FIVE, 8, ConflictRule::Siblings, 83);
+    world.config.bytes_per_second = 64 << 10;
+    world.change_cluster(|cluster| {
+        cluster.members.retain(|id, _| FOUR[..3].iter().any(|it| *id == node(it)))
+    });
+    fill(&mut world, 1000, 200);
+    world.start_all();
+    world.run_for(seconds(20));
+    world.sent = Sent::default();
+    world.change_cluster(|cluster| {
+        begin(cluster, |cluster| {
+            for (id, state) in [
+                ("eu-b", MemberState::Leaving),
+                ("eu-c", MemberState::Leaving),
+                ("eu-d", MemberState::Joining),
+                ("eu-e", MemberState::Joining),
+            ] {
+                become_state(cluster, id, state);
+            }
+        });
+    });
+    world.run_until(seconds(12), "all is filled", |world| all_handed(world, Phase::Filling));
+    world.run_for(seconds(60));
+    let travelled: usize = world.sent.keys.values().sum();
+    assert_eq!(travelled, 2000, "each key to both, once");
+}
+
+/// Twice a second whatever can enter its next phase does, each time under another epoch, so questions are refused all
+/// the time. Returns how long it took.
+fn walk_through(world: &mut World) -> Duration {
+    let begin = world.now;
+    while world.view.moving().next().is_some() {
+        assert!(world.now < begin + seconds(400), "it never ends");
+        world.run_for(Duration::from_millis(500));
+        let is_through = |(partition, phase): &(PartitionId, Phase)| {
+            let awaited = world.view.handover(*partition).awaited;
+            awaited.keys().all(|id| has_handed(world, id, *partition, *phase))
+        };
+        let through: Vec<_> = world.view.moving().filter(is_through).collect();
+        if through.is_empty() {
+            continue;
+        }
+        world.change_cluster(|cluster| {
+            let change = cluster.change.as_mut().expect("one is under way");
+            for (partition, phase) in &through {
+                change.phases[partition.0 as usize] = phase.next();
+            }
+        });
+    }
+    world.now.since(begin)
+}
+
+#[test]
+fn partitions_enter_their_phases_one_by_one() {
+    // A message that is lost is waited for for ten seconds.
+    for (seed, network, most) in [
+        (84, Network::GOOD, 30),
+        (85, Network::BAD, 300),
+        (86, Network::BAD, 300),
+        (87, Network::BAD, 300),
+    ] {
+        let mut world = three_and_one(32, seed);
+        world.config.bytes_per_second = 512 << 10;
+        fill(&mut world, 3000, 1024);
+        world.start_all();
+        world.run_for(seconds(20));
+        world.network = network;
+        join(&mut world);
+        let took = walk_through(&mut world);
+        assert!(took < seconds(most), "{took:?}");
+        for number in 0..3000 {
+            for replica in world.replicas(&key(number)) {
+                let held = world.sites[&replica].store.read(&key(number)).expect("memory reads");
+                assert!(!held.is_empty(), "{replica} lacks key {number}");
+            }
+        }
+    }
+}
+
+/// Another node walks the same trees all the time, and of two that do the one with the larger name gives way.
+#[test]
+fn who_is_filled_gives_way_to_nobody() {
+    let [a, _, _, d] = four();
+    let mut world = three_and_one(4, 88);
+    fill(&mut world, 200, 20);
+    world.start_all();
+    take_the_place(&mut world);
+    let begin = world.now;
+    while !all_handed(&world, Phase::Filling) {
+        assert!(world.now < begin + seconds(8), "it is put off: {:?}", handover(&world, &d));
+        (0..4).for_each(|partition| world.walk(&a, &d, PartitionId(partition)));
+        world.run_for(Duration::from_millis(2));
+    }
 }

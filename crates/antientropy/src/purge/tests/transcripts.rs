@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anello_protocol::{
+    cluster::{MemberState, Phase, Purpose, RingChange},
     id::Epoch,
     message::{
         repair::{PurgeVersions, Purged},
@@ -180,6 +181,35 @@ fn nothing_is_asked_while_somebody_is_known_to_be_away() {
     desk.list(vec![desk.tombstone("k", OLD)]);
     assert_eq!(desk.waiting(), BTreeMap::new(), "the account is drawn up anew");
     assert_eq!(desk.sent().len(), 6);
+}
+
+/// Its word is wanted as long as it has a part in the partition: what it holds could come back from it.
+#[test]
+fn one_that_is_written_off_is_waited_for_until_the_change_ends() {
+    let mut desk = Desk::new(0, config());
+    let gone = replicas(&desk.view)[3].clone();
+    desk.handle(Input::ReachabilityChanged { node: gone.clone(), reachable: false });
+    desk.list(vec![desk.tombstone("k", OLD)]);
+    let mut next = cluster(2, &NODES, ConflictRule::Siblings);
+    let (old, purpose) = (next.layout(), Purpose::Remove(gone.clone()));
+    let phases = vec![Phase::Filling; 1];
+    next.change = Some(Box::new(RingChange { began: Epoch(2), purpose, old, phases }));
+    next.members.get_mut(&gone).expect("a member").state = MemberState::Removed;
+    desk.handle(Input::ClusterChanged(view(next.clone())));
+    desk.pass(Duration::from_secs(1));
+    desk.list(vec![desk.tombstone("k", OLD)]);
+    assert_eq!(desk.effects(), []);
+    let reason = WaitReason::ReplicaUnreachable(gone.clone());
+    assert_eq!(desk.waiting(), BTreeMap::from([(reason, 1)]));
+    let wake = desk.purger.next_wake().expect("there is another pass");
+    assert!(wake >= desk.now.moment + Duration::from_millis(500), "it does not spin");
+    (next.epoch, next.change) = (Epoch(3), None);
+    next.members.remove(&gone);
+    desk.handle(Input::ClusterChanged(view(next)));
+    desk.pass(Duration::from_secs(1));
+    desk.list(vec![desk.tombstone("k", OLD)]);
+    assert_eq!(desk.waiting(), BTreeMap::new());
+    assert!(!desk.sent().is_empty(), "its proof is under way");
 }
 
 #[test]
