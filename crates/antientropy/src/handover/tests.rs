@@ -40,13 +40,8 @@ fn replacing(epoch: u64, phases: [Phase; 2], c: MemberState) -> View {
     cluster.members.insert(node("d"), member("d", MemberState::Joining));
     let purpose = Purpose::Replace(node("c"), node("d"));
     let began = Epoch(5);
-    cluster.change = Some(Box::new(RingChange {
-        began,
-        asked: began,
-        purpose,
-        old,
-        phases: phases.into(),
-    }));
+    cluster.change =
+        Some(Box::new(RingChange { began, asked: began, purpose, old, phases: phases.into() }));
     cluster.epoch = Epoch(epoch);
     View::of(Arc::new(cluster)).expect("within the grammar")
 }

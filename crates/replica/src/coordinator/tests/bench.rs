@@ -77,13 +77,8 @@ pub(super) fn moving(
     let purpose = Purpose::Join(new.iter().map(|id| node(id)).collect());
     let phases = vec![phase; state.partitions as usize];
     let old = cluster(epoch, old, config).layout();
-    state.change = Some(Box::new(RingChange {
-        began: Epoch(1),
-        asked: Epoch(1),
-        purpose,
-        old,
-        phases,
-    }));
+    state.change =
+        Some(Box::new(RingChange { began: Epoch(1), asked: Epoch(1), purpose, old, phases }));
     state
 }
 

@@ -32,7 +32,12 @@ fn removing(epoch: u64, phase: Phase) -> Arc<View> {
     let a = state.members.get_mut(&node("a")).expect("a member");
     a.state = MemberState::Removed;
     state.written_off.insert(node("a"));
-    changing(state, Purpose::Remove(std::collections::BTreeSet::from([node("a")])), cluster(1, &ALL), phase)
+    changing(
+        state,
+        Purpose::Remove(std::collections::BTreeSet::from([node("a")])),
+        cluster(1, &ALL),
+        phase,
+    )
 }
 
 fn changing(
@@ -42,13 +47,8 @@ fn changing(
     phase: Phase,
 ) -> Arc<View> {
     let phases = vec![phase; state.partitions as usize];
-    let change = RingChange {
-        began: Epoch(2),
-        asked: Epoch(2),
-        purpose,
-        old: old.layout(),
-        phases,
-    };
+    let change =
+        RingChange { began: Epoch(2), asked: Epoch(2), purpose, old: old.layout(), phases };
     state.change = Some(Box::new(change));
     view_of(state)
 }
