@@ -80,6 +80,10 @@ pub enum FaultMix {
     Absences,
     /// The weather, with a short grace.
     Forgetting,
+    /// Nodes join, leave, get other weights, while others crash and links are cut.
+    Reshaping,
+    /// The same, and a node dies for good and is taken out.
+    Removals,
 }
 
 impl FaultMix {
@@ -92,11 +96,20 @@ impl FaultMix {
         }
     }
 
+    /// Whether the ring changes; nothing if that is left to the seed.
+    pub fn reshapes(self) -> Option<bool> {
+        match self {
+            FaultMix::Any => None,
+            FaultMix::Reshaping | FaultMix::Removals => Some(true),
+            _ => Some(false),
+        }
+    }
+
     /// Whether a disk may be lost; nothing if that is left to the seed.
     pub fn loses(self) -> Option<bool> {
         match self {
             FaultMix::Any => None,
-            FaultMix::Losses | FaultMix::Restores => Some(true),
+            FaultMix::Losses | FaultMix::Restores | FaultMix::Removals => Some(true),
             _ => Some(false),
         }
     }
@@ -204,6 +217,9 @@ impl FaultPlan {
             FaultMix::Restores => vec![Backup, Restore, CrashOne, Cut, Heal, Heal],
             FaultMix::Absences => vec![Absence, CrashOne, Cut, Heal, Heal, Pause, OneWay],
             FaultMix::Forgetting => vec![],
+            FaultMix::Reshaping | FaultMix::Removals => {
+                vec![CrashOne, CrashOne, CrashSome, Cut, Heal, Heal, Pause, SlowDisk]
+            }
         };
         if mix == FaultMix::Any {
             if bounds.grace.is_some() {
@@ -275,7 +291,12 @@ impl FaultPlan {
         })
     }
 
-    /// A disk was put back from a copy.
+    /// Whether a disk was lost already.
+    pub fn has_lost(&self) -> bool {
+        self.has_lost
+    }
+
+    /// A disk was put back from a copy, or a node is lost for good.
     pub fn has_restored(&mut self) {
         self.has_lost = true;
     }

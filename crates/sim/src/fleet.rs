@@ -9,6 +9,7 @@ mod clients;
 mod converging;
 mod faulting;
 mod phases;
+mod reshaping;
 mod shape;
 pub mod story;
 mod world;
@@ -76,6 +77,10 @@ enum Event {
         call: ClientCall,
     },
     Alter,
+    /// An operator may do something about the ring.
+    Reshape,
+    /// An operator has a dead node taken out.
+    Insist,
     Look,
 }
 
@@ -124,6 +129,12 @@ struct Slot {
     backup: Option<Backup>,
     /// Why it would not start.
     is_unserviceable: Option<String>,
+    /// It was never switched on, and is no member.
+    is_spare: bool,
+    /// It was asked to leave.
+    is_leaving: bool,
+    /// It is never switched on again.
+    is_dead: bool,
 }
 
 /// See the head of this file.
@@ -188,6 +199,9 @@ impl Fleet {
                 lost_at: None,
                 backup: None,
                 is_unserviceable: None,
+                is_spare: number >= nodes - shape.spares,
+                is_leaving: false,
+                is_dead: false,
             })
             .collect();
         // The last one reads what is there at the end.
@@ -226,7 +240,10 @@ impl Fleet {
             counters: Counters::default(),
             rng,
         };
-        for node in 0..fleet.slots.len() {
+        if shape.spares > 0 {
+            fleet.schedule.after(Duration::from_secs(1), Event::Reshape);
+        }
+        for node in 0..fleet.slots.len() - shape.spares {
             let after = Duration::from_millis(drawn.within(0..800));
             fleet.start_after(node, after);
         }
@@ -268,6 +285,8 @@ impl Fleet {
             Event::Reply { client, call, reply } => self.reply(client, call, reply),
             Event::GiveUp { client, call } => self.give_up(client, call),
             Event::Alter => self.alter(),
+            Event::Reshape => self.reshape(),
+            Event::Insist => self.insist(),
             Event::Look => self.look(),
         }
     }

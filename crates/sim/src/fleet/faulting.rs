@@ -128,7 +128,9 @@ impl Fleet {
                 self.crash(node);
             }
             let slot = &self.slots[node];
-            if !slot.node.is_running() && slot.is_unserviceable.is_none() {
+            if self.is_gone(node) {
+                self.crash(node);
+            } else if !slot.node.is_running() && slot.is_unserviceable.is_none() {
                 self.start_after(node, Duration::from_millis(10));
             }
         }

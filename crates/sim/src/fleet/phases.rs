@@ -94,6 +94,7 @@ impl Fleet {
                     self.begin_reading();
                 } else if self.has_rested() {
                     self.check_held();
+                    self.check_strays();
                     self.enter(Phase::Reading);
                     self.begin_reading();
                 } else if lasted > self.settings.trees.round * 4 + REST_MAX {
@@ -143,7 +144,13 @@ impl Fleet {
             reason.or_else(|| slot.is_unserviceable.clone())
         };
         let said: Vec<_> = self.slots.iter().filter_map(said).collect();
-        format!("{:?} takes more than {PHASE_MAX:?}; {said:?}", self.phase)
+        let change = self.newest().and_then(|state| state.change.as_ref());
+        let change = change.map(|it| format!("; under way: {}, {:?}", it.purpose, it.phases));
+        format!(
+            "{:?} takes more than {PHASE_MAX:?}; {said:?}{}",
+            self.phase,
+            change.unwrap_or_default()
+        )
     }
 
     fn begin_work(&mut self) {
@@ -171,15 +178,16 @@ impl Fleet {
     /// Whether all nodes are members, act under the same state, serve and reach each other, and none is in
     /// quarantine.
     pub(super) fn is_whole(&self) -> bool {
-        let epoch = self.slots[0].node.view().map(|view| view.epoch());
-        self.slots.iter().all(|slot| {
-            let view = slot.node.view();
-            slot.node.is_ready()
-                && slot.node.reaches_all()
-                && !slot.node.is_quarantined()
-                && view.map(|view| view.epoch()) == epoch
-                && view.is_some_and(|view| view.cluster().members.len() == self.slots.len())
-        })
+        let epoch = self.newest().map(|state| state.epoch);
+        self.is_settled()
+            && self.stays().all(|node| {
+                let slot = &self.slots[node];
+                let view = slot.node.view();
+                slot.node.is_ready()
+                    && slot.node.reaches_all()
+                    && !slot.node.is_quarantined()
+                    && view.map(|view| view.epoch()) == epoch
+            })
     }
 
     /// What an operator has in mind for a keyspace.
@@ -215,7 +223,7 @@ impl Fleet {
     }
 
     fn are_created(&self) -> bool {
-        keyspaces().iter().all(|name| self.slots.iter().all(|slot| self.knows(slot, name)))
+        keyspaces().iter().all(|name| self.stays().all(|at| self.knows(&self.slots[at], name)))
     }
 
     fn knows(&self, slot: &Slot, name: &KeyspaceName) -> bool {

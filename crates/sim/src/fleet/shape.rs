@@ -43,6 +43,8 @@ pub struct Shape {
     pub racks: Vec<&'static str>,
     /// How the nodes' machines are set.
     pub node: NodeSettings,
+    /// How many of the nodes, the last ones, are no members at first.
+    pub spares: usize,
     /// The most replicas in a datacenter.
     pub replicas_max: usize,
     /// What the faults keep to.
@@ -67,7 +69,18 @@ impl Shape {
     /// Draws it.
     pub fn draw(settings: Settings, shape: &mut Rng) -> Self {
         let datacenters = shape.within(1..3);
-        let nodes = shape.within(3..7) as usize;
+        // Where there are more nodes than replicas, there are stand-ins.
+        let replicas_max = *shape.pick(&[3, 3, 3, 2]);
+        let reshapes = settings.faults.reshapes().unwrap_or(shape.chance(250));
+        let (nodes, spares) = match reshapes {
+            false => (shape.within(3..7) as usize, 0),
+            // A datacenter keeps as many nodes as a key has replicas there.
+            true => {
+                let each = replicas_max as u64 + shape.within(0..2);
+                let spares = shape.within(1..4);
+                ((each * datacenters + spares) as usize, spares as usize)
+            }
+        };
         let partitions = *shape.pick(&[8, 16]);
         let requests_max = *shape.pick(&[4096, 4096, 4096, 24, 12]);
         let (forgets, loses) = (shape.chance(350), shape.chance(200));
@@ -104,8 +117,8 @@ impl Shape {
                 purge: PurgeConfig { settle: SETTLE, ..PurgeConfig::default() },
                 quarantine: QuarantineConfig { away_min: AWAY_MIN },
             },
-            // Where there are more nodes than replicas, there are stand-ins.
-            replicas_max: *shape.pick(&[3, 3, 3, 2]),
+            spares,
+            replicas_max,
             bounds: Bounds {
                 grace,
                 loses,
@@ -144,6 +157,7 @@ impl Shape {
                 quarantine: QuarantineConfig { away_min: AWAY_MIN },
                 ..NodeSettings::default()
             },
+            spares: 0,
             replicas_max: 3,
             bounds: Bounds { grace: None, loses: false, skews: false, pause_max: SHORT_PAUSE_MAX },
             skewed: vec![false; nodes],

@@ -28,7 +28,8 @@ impl Fleet {
     pub(super) fn start(&mut self, node: usize) {
         let now = self.now_at(node);
         let slot = &mut self.slots[node];
-        if slot.node.is_running() || slot.starts_at > now.moment {
+        let is_off = slot.is_spare || slot.is_dead;
+        if slot.node.is_running() || slot.starts_at > now.moment || is_off {
             return;
         }
         slot.life += 1;
@@ -91,6 +92,7 @@ impl Fleet {
         let mut out = Vec::new();
         self.slots[node].node.take(now, input, &mut out);
         self.perform(node, out);
+        self.stop_the_gone(node);
     }
 
     pub(super) fn deliver(&mut self, from: usize, to: usize, bytes: Arc<[u8]>) {

@@ -77,6 +77,8 @@ impl Node {
         match event {
             MembershipEvent::ClusterChanged(state) => {
                 out.push(Out::Agreed(Arc::clone(&state)));
+                running.reached.retain(|node| state.members.contains_key(node));
+                running.unreachable.retain(|node| state.members.contains_key(node));
                 match View::of(Arc::clone(&state)) {
                     Ok(view) => self.act_under(Arc::new(view), queue),
                     Err(error) => {
