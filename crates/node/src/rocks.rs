@@ -46,7 +46,7 @@ pub use self::{
     trouble::Trouble,
 };
 pub(crate) use self::{
-    joining::{Joining, clear as clear_joining},
+    joining::clear as clear_joining,
     store::{Belonging, Replacement},
     wreck::{Salvaged, Wreck},
 };

@@ -49,6 +49,21 @@ pub(crate) fn versions(number: u64, bytes: usize) -> Versions {
     version(number, Content::Value(value))
 }
 
+pub(crate) fn partition_of(key: &DataKey) -> PartitionId {
+    key.hash.partition(PARTITIONS)
+}
+
+/// The same of bytes that can't be compressed.
+pub(super) fn noise(number: u64, bytes: usize) -> Versions {
+    let mut state = number;
+    let mut next = || {
+        state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
+        (state >> 56) as u8
+    };
+    let value = (0..bytes).map(|_| next()).collect::<Vec<_>>();
+    version(number, Content::Value(Value::new(value).expect("within the bound")))
+}
+
 pub(super) fn tombstone(number: u64) -> Versions {
     version(number, Content::Tombstone)
 }
