@@ -1,11 +1,7 @@
 //! In which order a new cluster state goes out, by threads that note what they are told.
 
 use actix::{Actor, Context, Handler};
-use anello_protocol::{
-    cluster::Phase,
-    id::Epoch,
-    key::DataKey,
-};
+use anello_protocol::{cluster::Phase, id::Epoch, key::DataKey};
 use anello_replica::store::Store;
 use anello_transport::ActorRef;
 
@@ -101,8 +97,12 @@ fn holds_all(store: &RocksStore, keys: &[DataKey]) -> bool {
     keys.iter().all(|key| !store.read(key).expect("readable").is_empty())
 }
 
-#[actix::test]
-async fn the_steward_acts_once_every_arbiter_does_and_what_is_not_held_goes_last() {
+#[test]
+fn the_steward_acts_once_every_arbiter_does_and_what_is_not_held_goes_last() {
+    actix::System::new().block_on(goes_out());
+}
+
+async fn goes_out() {
     let mut bench = bench();
     let view = rings::settled(6, &["a", "b"], KEYSPACES);
     let own = view.held_partitions(&node("a"));
@@ -143,8 +143,12 @@ async fn the_steward_acts_once_every_arbiter_does_and_what_is_not_held_goes_last
     }
 }
 
-#[actix::test]
-async fn what_is_taken_in_is_cleared_before_any_vnode_is_made() {
+#[test]
+fn what_is_taken_in_is_cleared_before_any_vnode_is_made() {
+    actix::System::new().block_on(takes_in());
+}
+
+async fn takes_in() {
     let mut bench = bench();
     let view = rings::joining(6, 6, &["b", "a"], KEYSPACES, Phase::Filling);
     let own = view.held_partitions(&node("a"));
