@@ -406,3 +406,6 @@ fn counted<M: Message>(actor: ActorRef<M>, count: &Arc<AtomicU64>) -> ActorRef<M
         actor.deliver(call)
     })
 }
+
+#[cfg(test)]
+mod tests;
