@@ -148,10 +148,12 @@ impl Conductor {
     /// Clears what is left from former times of what the node takes in under a view. It can't act under the
     /// view before that is done.
     async fn clear(&self, view: &Arc<View>) {
-        let store = Arc::clone(&self.store);
-        self.insist(move || Ok(store.keep_all())).await;
         let (store, seen, node) = (Arc::clone(&self.store), Arc::clone(view), self.node.clone());
-        let joining = Arc::new(self.insist(move || store.joining(&seen, &node)).await);
+        let look = move || {
+            store.keep_all();
+            store.joining(&seen, &node)
+        };
+        let joining = Arc::new(self.insist(look).await);
         if joining.is_empty() {
             return;
         }
