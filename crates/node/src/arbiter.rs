@@ -33,7 +33,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 use crate::{
     node::StartError,
     routes::{CoordinatorRefs, Routes, VnodeRefs, arbiter_of},
-    thread::{Crew, OrderedThread},
+    thread::{Crew, OrderedThread, behind},
 };
 
 /// What all arbiters of a node are made with.
@@ -51,12 +51,14 @@ pub(crate) struct ArbiterParts {
 
 /// What an arbiter is told to do. What is to be answered is answered, or dropped, once it is done.
 pub(crate) enum Order {
+    /// End the vnodes that there are of these, and answer once nothing of theirs is under way.
+    End(Arc<BTreeSet<PartitionId>>, oneshot::Sender<()>),
     /// Make the vnodes of the arbiter's share of these, where they are not there yet.
     Hold(Arc<BTreeSet<PartitionId>>, oneshot::Sender<()>),
     /// Say why the node must serve nothing under this view, if it must not.
     Judge(Arc<View>, oneshot::Sender<Option<String>>),
-    /// Act under this view.
-    Act(Arc<View>),
+    /// Act under this view, and answer once everybody on the thread does.
+    Act(Arc<View>, oneshot::Sender<()>),
     /// A node can or can't be reached.
     Reachability(NodeId, bool),
     /// Refuse data writes, and answer once those under way have ended.
@@ -122,6 +124,8 @@ struct Share {
     peers: Peers,
     coordinator: Addr<CoordinatorActor>,
     vnodes: BTreeMap<PartitionId, Addr<ReplicaActor>>,
+    /// Vnodes that end, and will say so: until then none of the same partition may begin.
+    ending: BTreeMap<PartitionId, oneshot::Receiver<()>>,
     view: Option<Arc<View>>,
     is_frozen: bool,
     is_quarantined: bool,
@@ -158,6 +162,7 @@ impl Share {
             coordinator: coordinator.start(),
             peers,
             vnodes: BTreeMap::new(),
+            ending: BTreeMap::new(),
             view: None,
             is_frozen: false,
             is_quarantined: false,
@@ -179,15 +184,16 @@ impl Share {
         }
     }
 
-    /// Makes the vnodes of this arbiter's share. One that the node has ceased to hold stays, and refuses
-    /// what it is asked: its writes may still be under way.
-    fn hold(&mut self, partitions: &BTreeSet<PartitionId>) {
+    /// Makes the vnodes of this arbiter's share.
+    async fn hold(&mut self, partitions: &BTreeSet<PartitionId>) {
         let mut made = Vec::new();
         for &partition in partitions {
             let is_own = arbiter_of(partition, self.parts.arbiters) == self.number;
             if !is_own || self.vnodes.contains_key(&partition) {
                 continue;
             }
+            // What the former one has yet to finish, its record may not tell.
+            self.ended(partition).await;
             let remembered = match self.parts.store.load_vnode(partition) {
                 Ok(remembered) => remembered,
                 Err(error) => {
@@ -226,6 +232,58 @@ impl Share {
         if !made.is_empty() {
             self.parts.routes.add_vnodes(made);
         }
+    }
+
+    /// Takes vnodes out of their places and has them end. Who asks for one from then on is refused at once; its
+    /// writes that are under way are answered first.
+    fn let_go(&mut self, partitions: &BTreeSet<PartitionId>) {
+        let mut gone = Vec::new();
+        for &partition in partitions {
+            let Some(vnode) = self.vnodes.remove(&partition) else { continue };
+            gone.push(partition);
+            let (quiet, is_quiet) = oneshot::channel();
+            let own = vnode.clone();
+            vnode.do_send(replica::Freeze(Box::new(move || {
+                // Nobody waits for it if the thread ends.
+                let _ = quiet.send(());
+                own.do_send(replica::Stop);
+            })));
+            self.ending.insert(partition, is_quiet);
+        }
+        if !gone.is_empty() {
+            self.parts.routes.remove_vnodes(&gone);
+        }
+    }
+
+    /// Waits until nothing of a vnode that was let go is under way.
+    async fn ended(&mut self, partition: PartitionId) {
+        if let Some(is_quiet) = self.ending.remove(&partition) {
+            // One that has gone without a word has nothing under way either.
+            let _ = is_quiet.await;
+        }
+    }
+
+    /// Has everybody act under a view, and lets those vnodes go that the node doesn't hold under it.
+    fn act(&mut self, view: Arc<View>, done: oneshot::Sender<()>) {
+        let mut acting = Vec::new();
+        for vnode in self.vnodes.values() {
+            vnode.do_send(replica::ClusterChanged(Arc::clone(&view)));
+            acting.push(behind(vnode));
+        }
+        self.coordinator.do_send(coordinator::ClusterChanged(Arc::clone(&view)));
+        acting.push(behind(&self.coordinator));
+        // Behind the view, so that whatever is still on its way to them hears of that.
+        let held = view.held_partitions(&self.parts.node);
+        let gone = self.vnodes.keys().filter(|partition| !held.contains(partition)).copied();
+        self.let_go(&gone.collect());
+        self.view = Some(view);
+        actix::spawn(async move {
+            for passed in acting {
+                // One that has ended acts no more.
+                let _ = passed.await;
+            }
+            let _ = done.send(());
+        });
     }
 
     fn count_waiting(&self, done: oneshot::Sender<(u64, u64)>) {
@@ -280,17 +338,18 @@ impl Share {
 impl Crew for Share {
     async fn carry_out(&mut self, order: Order) {
         match order {
-            Order::Hold(partitions, done) => {
-                self.hold(&partitions);
+            Order::End(partitions, done) => {
+                self.let_go(&partitions);
+                for &partition in &*partitions {
+                    self.ended(partition).await;
+                }
                 let _ = done.send(());
             }
-            Order::Act(view) => {
-                for vnode in self.vnodes.values() {
-                    vnode.do_send(replica::ClusterChanged(Arc::clone(&view)));
-                }
-                self.coordinator.do_send(coordinator::ClusterChanged(Arc::clone(&view)));
-                self.view = Some(view);
+            Order::Hold(partitions, done) => {
+                self.hold(&partitions).await;
+                let _ = done.send(());
             }
+            Order::Act(view, done) => self.act(view, done),
             Order::Reachability(node, reachable) => {
                 self.coordinator.do_send(coordinator::ReachabilityChanged { node, reachable });
             }
@@ -347,3 +406,6 @@ fn counted<M: Message>(actor: ActorRef<M>, count: &Arc<AtomicU64>) -> ActorRef<M
         actor.deliver(call)
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -161,16 +161,17 @@ impl Daemon {
         let (views_in, views) = watch::channel(None);
         let conductor = Conductor {
             node: config.node.id.clone(),
-            threads: orders(&arbiters, &steward),
+            arbiters: arbiters.iter().map(|it| it.thread.orders.clone()).collect(),
             steward: steward.thread.orders.clone(),
             peers: peers_of(&arbiters, &steward),
             store: Arc::clone(&store),
+            routes: routes.clone(),
             readiness: readiness.clone(),
             status,
             failure: Arc::clone(failure),
             views: views_in,
             known: BTreeSet::new(),
-            gossip: gossip.clone(),
+            gossip: gossip.clone().recipient(),
             is_unfit: false,
         };
         actix::spawn(conductor.run(events, unfit));

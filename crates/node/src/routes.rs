@@ -5,11 +5,11 @@
 
 use std::sync::{
     Arc, OnceLock, PoisonError, RwLock,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use anello_protocol::{
-    id::PartitionId,
+    id::{Epoch, PartitionId},
     key::KeyHash,
     message::{
         Message,
@@ -78,6 +78,8 @@ struct Inner {
     partitions: u32,
     /// By partition; replaced as a whole when the node gets or loses some.
     vnodes: RwLock<Arc<[Option<VnodeRefs>]>>,
+    /// The state that the node's vnodes act under, or go over to; 0 if there is none yet.
+    epoch: AtomicU64,
     coordinators: OnceLock<Vec<CoordinatorRefs>>,
     membership: OnceLock<MembershipRefs>,
     steward: OnceLock<StewardRefs>,
@@ -93,6 +95,7 @@ impl Routes {
         Self(Arc::new(Inner {
             partitions,
             vnodes: RwLock::new(none),
+            epoch: AtomicU64::new(0),
             coordinators: OnceLock::new(),
             membership: OnceLock::new(),
             steward: OnceLock::new(),
@@ -119,14 +122,28 @@ impl Routes {
 
     /// Adds vnodes.
     pub(crate) fn add_vnodes(&self, made: Vec<(PartitionId, VnodeRefs)>) {
+        self.put_vnodes(made.into_iter().map(|(partition, refs)| (partition, Some(refs))));
+    }
+
+    /// Removes vnodes: who asks for one of them is refused.
+    pub(crate) fn remove_vnodes(&self, gone: &[PartitionId]) {
+        self.put_vnodes(gone.iter().map(|partition| (*partition, None)));
+    }
+
+    fn put_vnodes(&self, changed: impl Iterator<Item = (PartitionId, Option<VnodeRefs>)>) {
         let mut vnodes = self.0.vnodes.write().unwrap_or_else(PoisonError::into_inner);
         let mut table = vnodes.to_vec();
-        for (partition, refs) in made {
+        for (partition, refs) in changed {
             if let Some(place) = table.get_mut(partition.0 as usize) {
-                *place = Some(refs);
+                *place = refs;
             }
         }
         *vnodes = table.into();
+    }
+
+    /// The state that the node's vnodes act under, or go over to: by it requests for others are refused.
+    pub(crate) fn set_epoch(&self, epoch: Epoch) {
+        self.0.epoch.store(epoch.0, Ordering::Release);
     }
 
     fn vnodes(&self) -> Arc<[Option<VnodeRefs>]> {
@@ -175,25 +192,25 @@ impl Routes {
     /// To the vnode of the key.
     pub(crate) fn read(&self) -> ActorRef<ReadVersions> {
         let key = |message: &ReadVersions| message.key.hash;
-        self.to_vnode(key, |vnode| &vnode.read, Err)
+        self.to_vnode(key, |message| message.epoch, |vnode| &vnode.read, Err)
     }
 
     /// To the vnode of the key.
     pub(crate) fn store(&self) -> ActorRef<StoreVersions> {
         let key = |message: &StoreVersions| message.key.hash;
-        self.to_vnode(key, |vnode| &vnode.store, Err)
+        self.to_vnode(key, |message| message.epoch, |vnode| &vnode.store, Err)
     }
 
     /// To the vnode of the key.
     pub(crate) fn mint(&self) -> ActorRef<MintVersion> {
         let key = |message: &MintVersion| message.key.hash;
-        self.to_vnode(key, |vnode| &vnode.mint, Err)
+        self.to_vnode(key, |message| message.epoch, |vnode| &vnode.mint, Err)
     }
 
     /// To the vnode of the key.
     pub(crate) fn purge(&self) -> ActorRef<PurgeVersions> {
         let key = |message: &PurgeVersions| message.key.hash;
-        self.to_vnode(key, |vnode| &vnode.purge, Err)
+        self.to_vnode(key, |message| message.epoch, |vnode| &vnode.purge, Err)
     }
 
     /// To the node's hint store.
@@ -289,6 +306,7 @@ impl Routes {
     fn to_vnode<M: Message>(
         &self,
         hash: fn(&M) -> KeyHash,
+        epoch: fn(&M) -> Epoch,
         part: fn(&VnodeRefs) -> &ActorRef<M>,
         refused: fn(Refusal) -> M::Reply,
     ) -> ActorRef<M> {
@@ -298,11 +316,22 @@ impl Routes {
             match routes.vnodes().get(partition.0 as usize) {
                 Some(Some(vnode)) => part(vnode).deliver(call),
                 _ => {
-                    call.reply.send(refused(Refusal::NotOwner));
+                    let refusal = routes.without_vnode(epoch(&call.message));
+                    call.reply.send(refused(refusal));
                     Ok(())
                 }
             }
         })
+    }
+
+    /// What a vnode that isn't there would say to a request under that state.
+    fn without_vnode(&self, epoch: Epoch) -> Refusal {
+        let own = Epoch(self.0.epoch.load(Ordering::Acquire));
+        match epoch.cmp(&own) {
+            std::cmp::Ordering::Less => Refusal::StaleEpoch(own),
+            std::cmp::Ordering::Greater => Refusal::Behind(own),
+            std::cmp::Ordering::Equal => Refusal::NotOwner,
+        }
     }
 
     fn to_membership<M: Message>(&self, part: fn(&MembershipRefs) -> &ActorRef<M>) -> ActorRef<M> {

@@ -30,7 +30,7 @@ use crate::{
     node::StartError,
     rocks::{CommitLook, RocksStore},
     routes::{Routes, StewardRefs},
-    thread::{Crew, OrderedThread},
+    thread::{Crew, OrderedThread, behind},
 };
 
 /// How often is looked how late commits are.
@@ -211,7 +211,7 @@ impl Crew for Actors {
                 let reason = self.quarantine.send(quarantine::AskReason).await.ok().flatten();
                 let _ = done.send(reason);
             }
-            Order::Act(view) => {
+            Order::Act(view, done) => {
                 self.hints.do_send(hints::ClusterChanged(Arc::clone(&view)));
                 self.merkle.do_send(Tell::ClusterChanged(Arc::clone(&view)));
                 self.purge.do_send(purge::ClusterChanged(Arc::clone(&view)));
@@ -219,6 +219,14 @@ impl Crew for Actors {
                 if self.is_quarantined {
                     self.merkle.do_send(self.quarantined());
                 }
+                let acting = [behind(&self.hints), behind(&self.merkle), behind(&self.purge)];
+                actix::spawn(async move {
+                    for passed in acting {
+                        // One that has ended acts no more.
+                        let _ = passed.await;
+                    }
+                    let _ = done.send(());
+                });
             }
             Order::Reachability(node, reachable) => {
                 let to = || node.clone();
@@ -244,7 +252,7 @@ impl Crew for Actors {
                 })));
             }
             Order::Thaw => self.hints.do_send(hints::Thaw),
-            Order::Hold(_, done) | Order::Drain(done) => {
+            Order::End(_, done) | Order::Hold(_, done) | Order::Drain(done) => {
                 let _ = done.send(());
             }
             Order::CountWaiting(done) => {

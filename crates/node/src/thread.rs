@@ -3,6 +3,9 @@
 
 use std::{io, thread};
 
+use actix::{Actor, Addr, Context, Handler, Message};
+use anello_antientropy::{MerkleActor, purge::PurgeActor};
+use anello_replica::{coordinator::CoordinatorActor, hints::HintStoreActor, replica::ReplicaActor};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout_at},
@@ -16,6 +19,39 @@ pub(crate) trait Crew: Sized + 'static {
     async fn carry_out(&mut self, order: Order);
     /// Ends.
     async fn end(self);
+}
+
+/// Says that an actor has come to it in its mailbox, and so has taken in all that was sent before.
+pub(crate) struct Passed(oneshot::Sender<()>);
+
+impl Message for Passed {
+    type Result = ();
+}
+
+macro_rules! passes {
+    ($($actor:ty),*) => {$(
+        impl Handler<Passed> for $actor {
+            type Result = ();
+
+            fn handle(&mut self, Passed(passed): Passed, _: &mut Context<Self>) {
+                // Nobody waits for it if the thread ends.
+                let _ = passed.send(());
+            }
+        }
+    )*};
+}
+
+passes!(ReplicaActor, CoordinatorActor, HintStoreActor, MerkleActor, PurgeActor);
+
+/// Resolves once an actor has taken in what it was sent before this. Not with `Addr::send`, which waits for
+/// room in a mailbox and is overtaken meanwhile.
+pub(crate) fn behind<A>(actor: &Addr<A>) -> oneshot::Receiver<()>
+where
+    A: Actor<Context = Context<A>> + Handler<Passed>,
+{
+    let (passed, has_passed) = oneshot::channel();
+    actor.do_send(Passed(passed));
+    has_passed
 }
 
 /// The thread as the control thread holds it. Dropping it stops it, and waits for that.

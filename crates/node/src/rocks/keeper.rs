@@ -26,6 +26,7 @@ use anello_replica::store::Commit;
 use rocksdb::WriteBatch;
 
 use super::{
+    clear::Clear,
     commit::{Flag, Submission},
     keys::{self, Family},
     leaves::{self, Difference, TreeId},
@@ -44,6 +45,8 @@ pub(super) enum Upkeep {
     Key(KeyChange),
     /// A tree is mended.
     Mend(Box<Mend>),
+    /// Trees are emptied.
+    Clear(Box<Clear>),
 }
 
 /// A change of what is held of a key.
@@ -79,6 +82,8 @@ pub(super) struct Mend {
     pub(super) listed_wrong: Vec<Vec<u8>>,
     /// The tree's doubt before the snapshot: it is settled unless there has been another since.
     pub(super) doubt: Option<u64>,
+    /// How often its partition had been cleared before the snapshot: one that has been since makes this void.
+    pub(super) clears: u64,
     /// How many leaves were mended, on disk or in memory.
     pub(super) mended: Arc<AtomicU32>,
 }
@@ -91,6 +96,14 @@ pub(super) struct Keeper {
     doubtful: BTreeSet<Vec<u8>>,
     all_are_doubtful: bool,
     group: Group,
+}
+
+/// What the changes of a group that were looked at so far leave, for those behind them.
+#[derive(Default)]
+struct Before<'a> {
+    /// What is left of keys, by where they lie.
+    latest: BTreeMap<&'a [u8], (TreeId, EntryDigest)>,
+    clears: Vec<&'a Clear>,
 }
 
 /// What the group in hand does.
@@ -131,30 +144,42 @@ impl Keeper {
         let differences = std::mem::take(&mut self.group.differences);
         self.group = Group { differences, ..Group::default() };
         self.group.differences.clear();
-        let mut latest = BTreeMap::new();
+        let mut before = Before::default();
         for submission in group {
             match &submission.upkeep {
                 Upkeep::Nothing => {}
                 Upkeep::Key(change) => {
-                    let before = self.before(shared, submission, change, &mut latest, batch)?;
-                    let mut digest = change.after;
-                    digest.toggle(before);
+                    let mut digest = self.before(shared, submission, change, &mut before, batch)?;
+                    digest.toggle(change.after);
                     let KeyChange { tree, leaf, .. } = *change;
                     self.group.differences.push(Difference { tree, leaf, digest });
                 }
-                Upkeep::Mend(mend) => self.mend(shared, mend, batch)?,
+                Upkeep::Mend(mend) => {
+                    let is_void = before.clears.iter().any(|clear| clear.covers(mend.tree));
+                    if !is_void && shared.trees.clears(mend.tree.1) == mend.clears {
+                        self.mend(shared, mend, batch)?;
+                    }
+                }
+                Upkeep::Clear(clear) => {
+                    // What came before it in the group goes with all else.
+                    self.group.differences.retain(|it| !clear.covers(it.tree));
+                    self.group.mended.retain(|it| !clear.covers(it.tree));
+                    before.latest.retain(|_, (tree, _)| !clear.covers(*tree));
+                    before.clears.push(clear);
+                }
             }
             if let Flag::Swept(keyspace) = submission.flag {
                 self.group.swept.push(keyspace);
             }
         }
         leaves::combine(&mut self.group.differences);
+        self.clear(shared, &before.clears, batch);
         let trees = shared.family(Family::Trees);
         for Difference { tree: (keyspace, partition), leaf, digest } in &self.group.differences {
             batch.merge_cf(trees, keys::leaf(*keyspace, *partition, *leaf), digest.0.to_le_bytes());
         }
         if !self.unsure.is_empty() {
-            self.note_unsure(shared, batch);
+            self.note_unsure(shared, &before.clears, batch);
         }
         self.sweep(shared, batch);
         Ok(())
@@ -177,6 +202,11 @@ impl Keeper {
             self.unsure.insert(tree, true);
         }
         let mut all = shared.trees.write();
+        for clear in clears(group) {
+            clear.touched().for_each(|partition| shared.trees.count_clear(partition));
+            all.retain(|tree, _| !clear.covers(*tree));
+            self.unsure.retain(|tree, _| !clear.covers(*tree));
+        }
         for Mended { tree, leaves, is_sure } in mended {
             let entry = all.entry(tree).or_default();
             entry.leaves = leaves;
@@ -208,6 +238,14 @@ impl Keeper {
                 Upkeep::Nothing => continue,
                 Upkeep::Key(change) => change.tree,
                 Upkeep::Mend(mend) => mend.tree,
+                Upkeep::Clear(clear) => {
+                    clear.touched().for_each(|partition| shared.trees.count_clear(partition));
+                    for (&id, tree) in all.iter_mut().filter(|(id, _)| clear.covers(**id)) {
+                        tree.doubt = Some(self.failures);
+                        self.unsure.entry(id).or_insert(false);
+                    }
+                    continue;
+                }
             };
             all.entry(tree).or_default().doubt = Some(self.failures);
             self.unsure.entry(tree).or_insert(false);
@@ -220,13 +258,13 @@ impl Keeper {
         }
     }
 
-    /// The digest of what a key holds before a change: `latest` of the group, if it has changed it already.
+    /// The digest of what a key holds before a change.
     fn before<'a>(
         &self,
         shared: &Shared,
         submission: &'a Submission,
         change: &KeyChange,
-        latest: &mut BTreeMap<&'a [u8], EntryDigest>,
+        group: &mut Before<'a>,
         batch: &mut WriteBatch,
     ) -> Result<EntryDigest, String> {
         if self.doubtful.is_empty() && !self.all_are_doubtful {
@@ -236,14 +274,16 @@ impl Keeper {
         if !self.all_are_doubtful && !self.doubtful.contains(at) {
             return Ok(change.before);
         }
-        let before = match latest.get(at) {
-            Some(before) => *before,
+        let is_cleared = || group.clears.iter().any(|clear| clear.covers(change.tree));
+        let before = match group.latest.get(at) {
+            Some((_, before)) => *before,
+            None if is_cleared() => EntryDigest::default(),
             None => match shared.held(at)? {
                 Some((key, versions)) => EntryDigest::of(&key, versions.digest()),
                 None => EntryDigest::default(),
             },
         };
-        latest.insert(at, change.after);
+        group.latest.insert(at, (change.tree, change.after));
         if !change.is_deleted {
             batch.delete_cf(shared.family(Family::Tombstones), at);
         }
@@ -285,14 +325,32 @@ impl Keeper {
     }
 
     /// Notes on disk which of the trees that the group touches can't be trusted.
-    fn note_unsure(&mut self, shared: &Shared, batch: &mut WriteBatch) {
+    fn note_unsure(&mut self, shared: &Shared, clears: &[&Clear], batch: &mut WriteBatch) {
         let meta = shared.family(Family::Meta);
         for tree in self.group.differences.chunk_by(|a, b| a.tree == b.tree).map(|all| all[0].tree)
         {
-            let is_settled = self.group.mended.iter().any(|it| it.tree == tree && it.is_sure);
+            let is_settled = clears.iter().any(|clear| clear.covers(tree))
+                || self.group.mended.iter().any(|it| it.tree == tree && it.is_sure);
             if self.unsure.get(&tree) == Some(&false) && !is_settled {
                 batch.put_cf(meta, keys::tree_unsure(tree.0, tree.1), []);
                 self.group.noted_unsure.push(tree);
+            }
+        }
+    }
+
+    /// Deletes the leaves of trees that are emptied. To be called before anything is added of what the group
+    /// does to them behind that.
+    fn clear(&self, shared: &Shared, clears: &[&Clear], batch: &mut WriteBatch) {
+        let (trees, meta) = (shared.family(Family::Trees), shared.family(Family::Meta));
+        for clear in clears {
+            // One that this group begins has leaves in it alone.
+            let stored = shared.trees.read();
+            for &(keyspace, partition) in stored.keys().filter(|tree| clear.covers(**tree)) {
+                let last = keys::leaf(keyspace, partition, u16::MAX);
+                batch.delete_range_cf(trees, keys::leaf(keyspace, partition, 0), last);
+            }
+            for tree in self.unsure.keys().filter(|tree| clear.covers(**tree)) {
+                batch.delete_cf(meta, keys::tree_unsure(tree.0, tree.1));
             }
         }
     }
@@ -308,6 +366,13 @@ impl Keeper {
             }
         }
     }
+}
+
+fn clears(group: &[Submission]) -> impl Iterator<Item = &Clear> {
+    group.iter().filter_map(|submission| match &submission.upkeep {
+        Upkeep::Clear(clear) => Some(&**clear),
+        _ => None,
+    })
 }
 
 /// Where the data lies that a submission is about.

@@ -13,6 +13,7 @@
 //!         "last-alive"                                            -> when the node was last alive
 //!         "restored"                                              -> nothing: put back from a copy
 //!         "lost"                                                  -> nothing: begun without what was held
+//!         "cleared-for/" ‖ keyspace (8) ‖ partition (4)           -> the change that the tree was cleared for
 //! trees   keyspace (8) ‖ partition (4) ‖ leaf (2, all big-endian) -> the leaf's digest
 //! tombstones  as in data                                          -> digest and time of the tombstones
 //! hints   'd' ‖ length (1) of the owner ‖ owner ‖ as in data      -> the hint
@@ -73,6 +74,9 @@ pub(super) const RESTORED: &[u8] = b"restored";
 pub(super) const LOST: &[u8] = b"lost";
 pub(super) const HINT_STORE: &[u8] = b"hint-store";
 const TREE_UNSURE: &[u8] = b"tree-unsure/";
+const CLEARED_FOR: &[u8] = b"cleared-for/";
+/// Greater than every key in the column family of data: no keyspace has the greatest of all ids.
+pub(super) const BEHIND_ALL: &[u8] = &[0xff; HASH_BYTES + KEYSPACE_BYTES];
 const PARTITION_BYTES: usize = 4;
 const LEAF_BYTES: usize = 2;
 const TREE_BYTES: usize = KEYSPACE_BYTES + PARTITION_BYTES;
@@ -177,6 +181,21 @@ pub(super) fn all_unsure() -> &'static [u8] {
     TREE_UNSURE
 }
 
+/// Where it stands for which change a tree was cleared.
+pub(super) fn cleared_for(keyspace: KeyspaceId, partition: PartitionId) -> Vec<u8> {
+    [CLEARED_FOR, &keyspace.0.to_be_bytes(), &partition.0.to_be_bytes()].concat()
+}
+
+/// The tree of a key that [`cleared_for`] made.
+pub(super) fn cleared_tree(at: &[u8]) -> Option<(KeyspaceId, PartitionId)> {
+    tree_at(at.strip_prefix(CLEARED_FOR)?)
+}
+
+/// Where the keys that [`cleared_for`] makes begin.
+pub(super) fn all_cleared() -> &'static [u8] {
+    CLEARED_FOR
+}
+
 const HINT: u8 = b'd';
 const ORDER: u8 = b'o';
 
@@ -240,6 +259,8 @@ mod tests {
         assert_eq!(&leaf(keyspace, partition, 3), b"\0\0\0\0\0\0\0\x07\0\0\x01\x02\0\x03");
         let unsure = b"tree-unsure/\0\0\0\0\0\0\0\x07\0\0\x01\x02";
         assert_eq!(tree_unsure(keyspace, partition), unsure);
+        let cleared = b"cleared-for/\0\0\0\0\0\0\0\x07\0\0\x01\x02";
+        assert_eq!(cleared_for(keyspace, partition), cleared);
         let owner = NodeId::new("n-1").expect("a name");
         let of_key = b"d\x03n-1\0\0\0\0\0\0\x01\x02\0\0\0\0\0\0\0\x03k";
         assert_eq!(hint(&owner, &key(0x0102, 3, b"k")), of_key);
@@ -251,6 +272,7 @@ mod tests {
         let tree = (KeyspaceId(7), PartitionId(258));
         assert_eq!(leaf_at(&leaf(tree.0, tree.1, 3)), Some((tree.0, tree.1, 3)));
         assert_eq!(unsure_tree(&tree_unsure(tree.0, tree.1)), Some(tree));
+        assert_eq!(cleared_tree(&cleared_for(tree.0, tree.1)), Some(tree));
         let own = key(9, 7, b"k");
         assert_eq!(data_key(&data(&own)), Some(own));
         let owner = NodeId::new("n-1").expect("a name");
@@ -258,6 +280,7 @@ mod tests {
         for other in [&b""[..], b"short", b"tree-unsure/", b"o\xffn", b"o\x01n", MEMBERSHIP] {
             assert_eq!(leaf_at(other), None);
             assert_eq!(unsure_tree(other), None);
+            assert_eq!(cleared_tree(other), None);
             assert_eq!(data_key(other), None);
             assert_eq!(hint_place_at(other), None);
         }

@@ -8,7 +8,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use anello_antientropy::store::Leaves;
@@ -61,6 +64,8 @@ pub(super) struct Trees {
     partitions: u32,
     all: RwLock<BTreeMap<TreeId, Tree>>,
     scrubbing: Mutex<()>,
+    /// How often something of each partition was cleared: what was found out before that is worth nothing.
+    clears: Box<[AtomicU64]>,
 }
 
 impl Trees {
@@ -84,7 +89,8 @@ impl Trees {
         for id in unsure {
             all.entry(*id).or_insert_with(Tree::default).doubt = Some(0);
         }
-        Ok(Self { partitions, all: RwLock::new(all), scrubbing: Mutex::new(()) })
+        let clears = (0..partitions).map(|_| AtomicU64::new(0)).collect();
+        Ok(Self { partitions, all: RwLock::new(all), scrubbing: Mutex::new(()), clears })
     }
 
     /// Into how many partitions the hash space is cut.
@@ -106,6 +112,19 @@ impl Trees {
     /// What [`Tree::doubt`] says of a tree.
     pub(super) fn doubt(&self, id: TreeId) -> Option<u64> {
         self.read().get(&id)?.doubt
+    }
+
+    /// How often something of a partition was cleared.
+    pub(super) fn clears(&self, partition: PartitionId) -> u64 {
+        let clears = self.clears.get(partition.0 as usize);
+        clears.map_or(0, |clears| clears.load(Ordering::Acquire))
+    }
+
+    /// Something of a partition is being cleared.
+    pub(super) fn count_clear(&self, partition: PartitionId) {
+        if let Some(clears) = self.clears.get(partition.0 as usize) {
+            clears.fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     /// Held while a tree is scrubbed: two repairs of one difference would undo each other.

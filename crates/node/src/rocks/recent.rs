@@ -13,6 +13,7 @@ use quick_cache::{Weighter, sync::Cache};
 
 use super::{
     commit::{Change, Submission},
+    keeper::Upkeep,
     keys::Family,
 };
 
@@ -46,16 +47,28 @@ impl Recent {
         self.0.get(at)
     }
 
-    /// A group was committed, or failed: then what its keys hold is for the disk to say.
-    pub(super) fn committed(&self, group: &mut [Submission], is_durable: bool) {
-        let changes = group.iter_mut().flat_map(|submission| &mut submission.changes);
-        for Change { key, value, .. } in changes.filter(|change| change.family == Family::Data) {
-            match value.take() {
-                Some(value) if is_durable && value.len() <= MAX_BYTES => {
-                    self.0.insert(std::mem::take(key), value.into_boxed_slice().into());
-                }
-                _ => drop(self.0.remove(&**key)),
+    /// A group was committed, or failed: then what its keys hold is for the disk to say. The hash space is
+    /// cut into so many `partitions`.
+    pub(super) fn committed(&self, group: &mut [Submission], partitions: u32, is_durable: bool) {
+        for submission in group {
+            if let Upkeep::Clear(clear) = &submission.upkeep
+                && !clear.partitions.is_empty()
+            {
+                self.0.retain(|at, _| !clear.takes(at, partitions));
             }
+            let changes = submission.changes.iter_mut();
+            for change in changes.filter(|change| change.family == Family::Data) {
+                self.changed(change, is_durable);
+            }
+        }
+    }
+
+    fn changed(&self, Change { key, value, .. }: &mut Change, is_durable: bool) {
+        match value.take() {
+            Some(value) if is_durable && value.len() <= MAX_BYTES => {
+                self.0.insert(std::mem::take(key), value.into_boxed_slice().into());
+            }
+            _ => drop(self.0.remove(&**key)),
         }
     }
 }
@@ -63,10 +76,7 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{
-            commit::{Class, Flag},
-            keeper::Upkeep,
-        },
+        super::commit::{Class, Flag},
         *,
     };
 
@@ -83,7 +93,7 @@ mod tests {
             class: Class::Data,
             done: Box::new(|_| ()),
         }];
-        recent.committed(&mut group, is_durable);
+        recent.committed(&mut group, 4, is_durable);
     }
 
     #[test]

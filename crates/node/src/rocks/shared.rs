@@ -20,7 +20,7 @@ use rocksdb::{ColumnFamily, DB, ErrorKind, IteratorMode, ReadTier, WriteBatch, W
 
 use super::{
     commit::{Change, Class, Flag, Sink, Submission},
-    keeper::Keeper,
+    keeper::{Keeper, Upkeep},
     keys::{self, Family},
     leaves::Trees,
     options,
@@ -200,7 +200,7 @@ impl Sink for DatabaseSink {
 impl DatabaseSink {
     pub(super) fn settle(&mut self, group: &mut [Submission], is_durable: bool) {
         self.keeper.settle(&self.shared, group, is_durable);
-        self.shared.recent.committed(group, is_durable);
+        self.shared.recent.committed(group, self.shared.trees.partitions(), is_durable);
     }
 
     pub(super) fn write_batch(&mut self, group: &[Submission]) -> Result<(), String> {
@@ -209,6 +209,9 @@ impl DatabaseSink {
         let mut flagged = Cow::Borrowed(&self.flagged);
         let meta = self.shared.family(Family::Meta);
         for submission in group {
+            if let Upkeep::Clear(clear) = &submission.upkeep {
+                clear.add_runs(&self.shared, &mut batch);
+            }
             for Change { family, key, value } in &submission.changes {
                 match value {
                     Some(value) => batch.put_cf(self.shared.family(*family), key, value),

@@ -32,6 +32,7 @@ use super::{
     opening::{OpenError, load_trees},
     options,
     recent::Recent,
+    release::Gate,
     room::Room,
     run::Run,
     shared::{DatabaseSink, Shared, failed, synced},
@@ -59,6 +60,7 @@ pub struct RocksStore {
     _watch: Watch,
     shared: Arc<Shared>,
     held: Held,
+    gate: Gate,
 }
 
 /// Which cluster a node is of, as one store hands it on to the next.
@@ -141,7 +143,7 @@ impl RocksStore {
         let sink = DatabaseSink { shared: Arc::clone(&shared), flagged: held.clone(), keeper };
         let commits = CommitThread::start(wrap(sink)).map_err(OpenError::Thread)?;
         let watch = Watch::start(Arc::clone(&shared), path).map_err(OpenError::Thread)?;
-        Ok(Self { commits, _watch: watch, shared, held: Held::of(held) })
+        Ok(Self { commits, _watch: watch, shared, held: Held::of(held), gate: Gate::default() })
     }
 
     /// Makes the store that is to come in the place of damaged ones, and closes it.
@@ -211,6 +213,10 @@ impl RocksStore {
         &self.held
     }
 
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
     pub(super) fn shared(&self) -> &Shared {
         &self.shared
     }
@@ -235,7 +241,8 @@ impl RocksStore {
         done: Done,
     ) -> Result<(), NotTaken> {
         let submission = Submission { changes, upkeep, flag, class: Class::Data, done };
-        let deletes = submission.changes.iter().all(|change| change.value.is_none());
+        let deletes = matches!(submission.upkeep, Upkeep::Clear(_))
+            || submission.changes.iter().all(|change| change.value.is_none());
         if !deletes && !self.shared.room.take(submission.bytes()) {
             return Err(NotTaken::DiskFull);
         }

@@ -11,6 +11,7 @@ use anello_protocol::{
     causality::{ActorId, Context, Dot, Incarnation},
     id::{Epoch, KeyspaceId, PartitionId},
     key::{DataKey, Key, KeyHash},
+    merkle::{EntryDigest, HashRange, leaf_of},
     time::HybridTime,
     version::{Content, Value, Version, Versions, WriteId},
 };
@@ -22,6 +23,7 @@ use super::{
     RocksStore,
     commit::{Change, Flag},
     keys::{self, Family},
+    leaves,
 };
 use crate::config::Durability;
 
@@ -29,6 +31,7 @@ pub(crate) mod damage;
 #[path = "../../tests/fleet/disk.rs"]
 #[allow(dead_code, unreachable_pub)]
 pub(crate) mod disk;
+pub(crate) mod rings;
 
 /// Long enough for anything that is to happen on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -42,6 +45,30 @@ pub(crate) fn key(keyspace: u64, number: u64) -> DataKey {
 }
 
 pub(crate) fn versions(number: u64, bytes: usize) -> Versions {
+    let value = Value::new(vec![number as u8; bytes]).expect("within the bound");
+    version(number, Content::Value(value))
+}
+
+pub(crate) fn partition_of(key: &DataKey) -> PartitionId {
+    key.hash.partition(PARTITIONS)
+}
+
+/// The same of bytes that can't be compressed.
+pub(super) fn noise(number: u64, bytes: usize) -> Versions {
+    let mut state = number;
+    let mut next = || {
+        state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
+        (state >> 56) as u8
+    };
+    let value = (0..bytes).map(|_| next()).collect::<Vec<_>>();
+    version(number, Content::Value(Value::new(value).expect("within the bound")))
+}
+
+pub(super) fn tombstone(number: u64) -> Versions {
+    version(number, Content::Tombstone)
+}
+
+fn version(number: u64, content: Content) -> Versions {
     let actor = ActorId { incarnation: Incarnation(7), birth: 1 };
     Versions::from(Version {
         dot: Dot { actor, counter: number + 1 },
@@ -51,11 +78,11 @@ pub(crate) fn versions(number: u64, bytes: usize) -> Versions {
         expires_ms: None,
         trace_id: None,
         absorbed: Vec::new(),
-        content: Content::Value(Value::new(vec![number as u8; bytes]).expect("within the bound")),
+        content,
     })
 }
 
-fn commit(key: &DataKey, versions: Versions) -> Commit {
+pub(super) fn commit(key: &DataKey, versions: Versions) -> Commit {
     let versions = Arc::new(versions);
     Commit {
         partition: PartitionId(0),
@@ -97,7 +124,7 @@ pub(super) fn wait_until_held(store: &RocksStore, keyspaces: &[u64]) {
 }
 
 /// Closes a store and opens it again, once its sweep has let go of it.
-fn reopen(store: Arc<RocksStore>, dir: &tempfile::TempDir) -> Arc<RocksStore> {
+pub(super) fn reopen(store: Arc<RocksStore>, dir: &tempfile::TempDir) -> Arc<RocksStore> {
     drop(store);
     let began = Instant::now();
     loop {
@@ -107,6 +134,33 @@ fn reopen(store: Arc<RocksStore>, dir: &tempfile::TempDir) -> Arc<RocksStore> {
         }
         std::thread::yield_now();
     }
+}
+
+pub(super) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < PATIENCE, "not {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A tree in memory is what is on disk, and what its data says.
+pub(super) fn tree_agrees(store: &RocksStore, tree: (KeyspaceId, PartitionId)) {
+    // Not for the whole file: both ports have a `read`.
+    use anello_antientropy::store::TreeStore;
+
+    let (keyspace, partition) = tree;
+    let mut expected = leaves::none();
+    let range = HashRange::of_partition(partition, PARTITIONS);
+    let data = store.entries(keyspace, range, None, usize::MAX).expect("readable");
+    for entry in data.entries {
+        let digest = EntryDigest::of(&entry.key, entry.digest);
+        expected[leaf_of(entry.key.hash, PARTITIONS)].toggle(digest);
+    }
+    let in_memory = store.leaves(keyspace, partition).expect("it is trusted");
+    assert!(in_memory == expected, "the leaves of {tree:?} in memory");
+    let on_disk = store.shared().stored_leaves(tree, None).expect("readable");
+    assert!(on_disk == expected, "the leaves of {tree:?} on disk");
 }
 
 /// How many keys there are on disk, of all keyspaces.

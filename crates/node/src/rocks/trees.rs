@@ -98,6 +98,7 @@ impl TreeStore for RocksStore {
         let _alone = shared.trees.scrub_alone();
         let tree = (keyspace, partition);
         let doubt = shared.trees.doubt(tree);
+        let clears = shared.trees.clears(partition);
         let found = shared.compare(tree)?;
         let mended = Arc::new(AtomicU32::new(0));
         if !found.listed_wrong.is_empty() {
@@ -108,6 +109,7 @@ impl TreeStore for RocksStore {
             differences: found.differences,
             listed_wrong: found.listed_wrong,
             doubt,
+            clears,
             mended: Arc::clone(&mended),
         };
         let (sender, outcome) = mpsc::sync_channel(1);

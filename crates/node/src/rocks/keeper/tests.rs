@@ -47,6 +47,7 @@ fn once_every_tree_was_scrubbed_not_all_keys_are_doubtful_any_more() {
         differences: leaves::none(),
         listed_wrong: Vec::new(),
         doubt: shared.trees.doubt(TREE),
+        clears: shared.trees.clears(TREE.1),
         mended: Arc::default(),
     };
     assert!(!settle(&[submission(Vec::new(), Upkeep::Mend(Box::new(mend)))]));

@@ -198,6 +198,7 @@ fn a_failure_while_a_tree_is_scrubbed_is_not_forgotten() {
         differences: leaves::none(),
         listed_wrong: Vec::new(),
         doubt: None,
+        clears: 0,
         mended: Arc::default(),
     };
     bench.fate(Fate::Kept);
