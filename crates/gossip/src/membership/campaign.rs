@@ -319,6 +319,8 @@ impl Membership {
         campaign.round = 0;
         campaign.failures = 0;
         campaign.inspecting = None;
+        self.votes_are_over();
+        let campaign = &mut self.campaign;
         // Those who waited for this state don't all start at once.
         campaign.not_before = self.now + self.dice.between(Duration::ZERO, BACKOFF_MIN);
         if !self.record.acceptor.is_frozen() {

@@ -99,6 +99,7 @@ impl Membership {
 
     /// All that the node held is with others.
     fn leave(&mut self) {
+        self.say_goodbye();
         self.note("this node has handed over all that it held, and has left the cluster".into());
         self.phase = Phase::Refused("this node has left the cluster".into());
         self.outbox.push(Effect::Event(MembershipEvent::Left));

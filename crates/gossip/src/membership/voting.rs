@@ -22,6 +22,8 @@ const TAKEOVER_STAGGER: Duration = Duration::from_millis(200);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Brake {
     frozen_since: Option<Moment>,
+    /// Since when there is something that this node accepted and of which it doesn't know what came of it.
+    accepted_since: Option<Moment>,
     /// The promise that is given once the data is frozen.
     promise: Option<(Ticket, NodeId, Ballot)>,
 }
@@ -91,6 +93,7 @@ impl Membership {
             Vote::Rejected(promised) => self.reject(from, ballot, promised),
             Vote::Agreed => {
                 self.outbox.touch();
+                self.brake.accepted_since = Some(self.now);
                 self.say_vote(from, ballot, VoteStep::Accepted);
             }
         }
@@ -132,9 +135,15 @@ impl Membership {
         }
     }
 
-    /// When this member brings an end to what keeps its data frozen: members do so one after another.
+    /// A new state is acted under: what came of votes is known.
+    pub(super) fn votes_are_over(&mut self) {
+        self.brake.accepted_since = None;
+    }
+
+    /// When this member brings an end to what keeps its data frozen, or to what may have been chosen by those who
+    /// have gone since, before they told anybody: members do so one after another.
     pub(super) fn takeover_due(&self) -> Option<Moment> {
-        let since = self.brake.frozen_since?;
+        let since = self.brake.frozen_since.or(self.brake.accepted_since)?;
         let members = self.cluster.as_ref()?.members.keys();
         let before = members.take_while(|id| **id != self.config.member.id).count();
         let stagger = TAKEOVER_STAGGER * u32::try_from(before % 10).unwrap_or(0);

@@ -54,7 +54,7 @@ impl Fleet {
 
     /// How many keys of which nothing but tombstones is held there are on all disks together.
     pub(super) fn tombstones_left(&self) -> usize {
-        let disks = self.slots.iter().map(|slot| slot.node.disk.data().values());
+        let disks = self.stays().map(|node| self.slots[node].node.disk.data().values());
         disks.map(|held| held.filter(|versions| versions.is_deleted()).count()).sum()
     }
 

@@ -133,7 +133,8 @@ impl Fleet {
 
     /// Who has learned that it is out of the cluster stops.
     pub(super) fn stop_the_gone(&mut self, node: usize) {
-        if self.slots[node].node.refused().is_some() && self.is_gone(node) {
+        let is_out = self.slots[node].is_leaving || self.is_gone(node);
+        if self.slots[node].node.refused().is_some() && is_out {
             self.crash(node);
         }
     }

@@ -191,7 +191,7 @@ impl Shape {
 
     /// What each node's membership is told.
     pub fn memberships(&self) -> impl Iterator<Item = MembershipConfig> + use<'_> {
-        let seeds = self.datacenters.len().min(3);
+        let seeds = (self.datacenters.len() - self.spares).min(3);
         (0..self.datacenters.len()).map(move |number| {
             let others = (0..seeds).filter(|seed| *seed != number).map(address);
             MembershipConfig {
