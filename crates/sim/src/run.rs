@@ -63,6 +63,8 @@ pub struct Counters {
     pub hints: u64,
     /// Versions that were moved by hints and anti-entropy.
     pub repairs: u64,
+    /// Changes of the ring that came to their end.
+    pub changes: u64,
     /// Keys that nodes forgot.
     pub purges: u64,
     /// Times that a node was put into quarantine.
@@ -88,6 +90,7 @@ impl Counters {
         self.given_up += other.given_up;
         self.hints += other.hints;
         self.repairs += other.repairs;
+        self.changes += other.changes;
         self.purges += other.purges;
         self.quarantines += other.quarantines;
         self.siblings_max = self.siblings_max.max(other.siblings_max);

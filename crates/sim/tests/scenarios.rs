@@ -146,3 +146,30 @@ fn t30_lww_writes_at_one_moment() {
     holds(Mix::Lww, FaultMix::Calm);
     holds(Mix::Lww, FaultMix::Crashes);
 }
+
+/// T13, Garage: nodes join, leave and get other weights in a loop, while others crash and links are cut. No strict
+/// read misses what was acknowledged, all replicas are equal in the end, and nothing is left where it doesn't
+/// belong.
+#[test]
+fn t13_the_ring_changes_under_load() {
+    holds(Mix::Any, FaultMix::Reshaping);
+    holds(Mix::Appends, FaultMix::Reshaping);
+    holds(Mix::Updates, FaultMix::Reshaping);
+    let settings = |seed| Settings { faults: FaultMix::Reshaping, ..Settings::of(seed) };
+    let changes: u64 = (1_000..1_006).map(|seed| run(settings(seed)).counters.changes).sum();
+    assert!(changes > 9, "{changes} changes of the ring came to their end");
+}
+
+/// T14 and T13 together: the last write wins, clocks are wrong, and the ring changes.
+#[test]
+fn t13_the_ring_changes_where_the_last_write_wins() {
+    holds(Mix::Lww, FaultMix::Reshaping);
+}
+
+/// T16 and T28, CASSANDRA-2434: a node dies for good in the midst of joins and leaves, and is taken out. What it
+/// acknowledged with another is still there, whoever fills the new owners.
+#[test]
+fn t16_t28_removals_under_load() {
+    holds(Mix::Any, FaultMix::Removals);
+    holds(Mix::Appends, FaultMix::Removals);
+}

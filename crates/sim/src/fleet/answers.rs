@@ -49,6 +49,11 @@ impl Fleet {
             let (node, disk) = (slot.node.id(), &slot.node.disk);
             let datacenter = slot.node.member().datacenter.clone();
             let has_lost_it = slot.lost_at.is_some_and(|at| at >= invoked);
+            // A hint for who was declared dead goes to the others, and is gone once one of them has it.
+            if replicas.contains(node) && self.newest().is_some_and(|it| it.is_written_off(node)) {
+                holders.stand_ins.insert(node.clone(), datacenter);
+                continue;
+            }
             if replicas.contains(node) {
                 // What a replica in quarantine may not know of it can't meet.
                 let knows = has_lost_it || !slot.node.is_quarantined();

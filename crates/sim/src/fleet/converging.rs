@@ -61,7 +61,8 @@ impl Fleet {
     /// What the disks hold after a time in which nobody wrote and nothing failed.
     pub(super) fn check_held(&mut self) {
         let now = self.schedule.now();
-        for slot in 0..self.slots.len() {
+        // What is still on the disk of somebody who is out of the cluster is nobody's.
+        for slot in self.stays().collect::<Vec<_>>() {
             let node = self.slots[slot].node.id().clone();
             let disk = &self.slots[slot].node.disk;
             let (wrong, untrusted) = (disk.wrong_trees(), disk.untrusted_trees());

@@ -45,9 +45,16 @@ impl Fleet {
         self.newest().is_some_and(is_whole)
     }
 
+    /// Whether a state is the first that is known after a change of the ring.
+    pub(super) fn is_end_of_change(&self, state: &ClusterState) -> bool {
+        let before = self.newest().and_then(|before| before.change.as_ref());
+        let now = state.change.as_ref().map(|change| change.began);
+        before.is_some_and(|before| now != Some(before.began))
+    }
+
     /// Somebody does something about the ring.
     pub(super) fn reshape(&mut self) {
-        let pause = Duration::from_millis(self.rng.within(1_000..8_000));
+        let pause = Duration::from_millis(self.rng.within(500..4_000));
         self.schedule.after(pause, Event::Reshape);
         if self.phase != Phase::Working {
             return;

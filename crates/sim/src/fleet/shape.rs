@@ -95,6 +95,8 @@ impl Shape {
         };
         // Clients that rest see what was forgotten meanwhile.
         let operations = if forgets { shape.within(100..250) } else { shape.within(150..400) };
+        // A change of the ring takes its time.
+        let operations = if reshapes { operations * 2 } else { operations };
         Self {
             partitions,
             datacenters: (0..nodes).map(place).collect(),

@@ -166,6 +166,9 @@ impl Fleet {
                 }
                 Out::Quarantined(is_on) => self.counters.quarantines += u64::from(is_on),
                 Out::Agreed(state) => {
+                    if !self.states.contains_key(&state.epoch) {
+                        self.counters.changes += u64::from(self.is_end_of_change(&state));
+                    }
                     let known =
                         self.states.entry(state.epoch).or_insert_with(|| Arc::clone(&state));
                     if *known != state {
