@@ -292,7 +292,9 @@ impl AntiEntropy {
         for (partition, _) in partitions.iter().filter(|(_, differs)| *differs) {
             let tree = (*keyspace, *partition);
             let handovers = &self.desk.handovers;
-            if handovers.is_filled(tree, peer) && !handovers.awaits(tree, peer) {
+            // But who is quarantined must fetch for itself: the other one is refused here, and would wait for ever.
+            let is_quarantined = self.desk.quarantined.contains(partition);
+            if handovers.is_filled(tree, peer) && !handovers.awaits(tree, peer) && !is_quarantined {
                 continue;
             }
             if self.units.has_other(tree, peer) {
