@@ -277,6 +277,10 @@ impl Failure {
             ErrorKind::Timeout { .. } => no_vote(),
             // What was asked makes sense, and the cluster as it is does not allow it.
             ErrorKind::Invalid(why) => Failure::failed(one_line(why)),
+            ErrorKind::Conflict(why) => Failure::failed(format_args!(
+                "{}; `anello status` shows how far it is",
+                one_line(why)
+            )),
             _ => error.into(),
         }
     }
