@@ -96,6 +96,11 @@ impl Cluster {
         self.connect_within(self.timeout.unwrap_or(CHANGE_TIMEOUT), &Level::default()).await
     }
 
+    /// Connects for a command that may take so long unless it is told otherwise.
+    pub(crate) async fn connect_for(&self, time: Duration) -> Result<Session, Failure> {
+        self.connect_within(self.timeout.unwrap_or(time), &Level::default()).await
+    }
+
     async fn connect_within(&self, time: Duration, level: &Level) -> Result<Session, Failure> {
         let deadline = Instant::now() + time;
         let connecting = self.client(less_margin(time), |builder| level.apply(builder));
