@@ -9,6 +9,7 @@ use crate::{
     fleet::FleetCommand,
     import::Import,
     keyspace::KeyspaceCommand,
+    node::NodeCommand,
     repair::Repair,
     ring::RingCommand,
     status::Status,
@@ -40,6 +41,9 @@ pub(crate) enum Command {
     /// Create, list, alter or drop keyspaces
     #[command(subcommand)]
     Keyspace(KeyspaceCommand),
+    /// Let nodes join, leave, be removed or replaced, get another weight; each with a plan first
+    #[command(subcommand)]
+    Node(NodeCommand),
     Import(Import),
     Bench(Box<Bench>),
     /// Make the cluster's certificate authority and its certificates
@@ -62,6 +66,7 @@ impl Command {
             Command::Repair(command) => command.json,
             Command::Ring(command) => command.json,
             Command::Keyspace(command) => command.wants_json(),
+            Command::Node(command) => command.wants_json(),
             Command::Import(command) => command.json,
             Command::Bench(command) => command.json,
             Command::Tls(command) => command.wants_json(),

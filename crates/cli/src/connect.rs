@@ -96,6 +96,11 @@ impl Cluster {
         self.connect_within(self.timeout.unwrap_or(CHANGE_TIMEOUT), &Level::default()).await
     }
 
+    /// Connects for a command that may take so long unless it is told otherwise.
+    pub(crate) async fn connect_for(&self, time: Duration) -> Result<Session, Failure> {
+        self.connect_within(self.timeout.unwrap_or(time), &Level::default()).await
+    }
+
     async fn connect_within(&self, time: Duration, level: &Level) -> Result<Session, Failure> {
         let deadline = Instant::now() + time;
         let connecting = self.client(less_margin(time), |builder| level.apply(builder));
@@ -277,6 +282,10 @@ impl Failure {
             ErrorKind::Timeout { .. } => no_vote(),
             // What was asked makes sense, and the cluster as it is does not allow it.
             ErrorKind::Invalid(why) => Failure::failed(one_line(why)),
+            ErrorKind::Conflict(why) => Failure::failed(format_args!(
+                "{}; `anello status` shows how far it is",
+                one_line(why)
+            )),
             _ => error.into(),
         }
     }

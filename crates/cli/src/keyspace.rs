@@ -7,7 +7,7 @@ use std::{
 
 use anello_client::{ConflictRule, Consistency, KeyspaceConfig, Replication};
 use anello_protocol::{
-    cluster::MAX_REPLICAS_PER_DATACENTER,
+    cluster::{MAX_REPLICAS_PER_DATACENTER, Purpose},
     consistency::BadConsistency,
     id::{Datacenter, KeyspaceName},
 };
@@ -32,7 +32,8 @@ pub(crate) enum KeyspaceCommand {
     Create(Set),
     /// List the keyspaces
     List(List),
-    /// Alter a keyspace: what is not named stays as it is
+    /// Alter a keyspace: what is not named stays as it is; another replication moves data, while it is
+    /// read and written
     Alter(Set),
     /// Drop a keyspace with all its data
     Drop(Drop),
@@ -134,11 +135,18 @@ async fn alter(set: Set) -> Result<Outcome, Failure> {
         )));
     };
     let config = set.over(before.clone());
+    let mut is_moving = false;
     if config != before {
         session.change(client.set_keyspace(name.as_str(), config.clone())).await?;
+        if config.replication != before.replication {
+            let state = session.answer(client.cluster_state()).await?;
+            let purpose = state.change.as_ref().map(|change| &change.purpose);
+            is_moving = matches!(purpose, Some(Purpose::Replicate(moving)) if moving == name);
+        }
     }
     session.close().await;
-    report(&set, &config, "altered")
+    let moving = "altered; its data moves, and `anello status` shows how far that is";
+    report(&set, &config, if is_moving { moving } else { "altered" })
 }
 
 fn report(set: &Set, config: &KeyspaceConfig, done: &str) -> Result<Outcome, Failure> {

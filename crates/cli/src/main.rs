@@ -12,6 +12,7 @@ mod fleet;
 mod import;
 mod interrupt;
 mod keyspace;
+mod node;
 mod outcome;
 mod output;
 mod progress;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Command::Repair(command) => runtime::run(repair::run(command)),
         Command::Ring(command) => runtime::run(ring::run(command)),
         Command::Keyspace(command) => runtime::run(keyspace::run(command)),
+        Command::Node(command) => runtime::run(node::run(command)),
         Command::Import(command) => runtime::run(import::run(command)),
         Command::Bench(command) => bench::run(*command),
         Command::Tls(command) => tls::command::run(command),

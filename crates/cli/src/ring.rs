@@ -1,15 +1,15 @@
 //! `anello ring [KEY]`: who owns what; with a key, where it lives and why.
 
-use std::{ffi::OsString, os::unix::ffi::OsStringExt};
+use std::{ffi::OsString, os::unix::ffi::OsStringExt, sync::Arc};
 
 use anello_client::Replication;
 use anello_protocol::{
-    cluster::ClusterState,
+    cluster::{ClusterState, Member},
     id::{KeyspaceName, NodeId},
     key::{Key, KeyHash},
     message::client::KeyLocation,
 };
-use anello_ring::{ReplicaCounts, Ring, RingMember};
+use anello_ring::view::{KeyspaceView, View};
 use clap::Args;
 use serde_json::json;
 
@@ -101,24 +101,25 @@ fn why(
 
 /// What a node has of a keyspace.
 struct Share<'a> {
-    member: &'a RingMember,
-    /// Partitions whose walk begins with it.
+    member: &'a Member,
+    /// Partitions whose walk begins with it, or will once the change that is under way is through.
     owns: usize,
     /// Partitions that it is a replica of.
     holds: usize,
 }
 
 async fn show_all(session: &Session, command: &RingCommand) -> Result<(), Failure> {
-    let state = session.answer(session.client().cluster_state()).await?;
+    let state = Arc::new(session.answer(session.client().cluster_state()).await?);
     let name = &command.keyspace;
-    let keyspace = state.keyspaces.get(name).ok_or_else(|| {
+    let view = View::of(Arc::clone(&state)).map_err(|error| {
+        Failure::failed(format_args!("the cluster's ring makes no sense: {error}"))
+    })?;
+    let keyspace = view.keyspace(name).ok_or_else(|| {
         Failure::failed(format_args!(
             "there is no keyspace {name}; create it with `anello keyspace create {name}`"
         ))
     })?;
-    let replication = state.effective_replication(&keyspace.config.replication);
-    let ring = ring_of(&state)?;
-    let shares = shares(&ring, &replication);
+    let shares = shares(&view, keyspace);
     if command.json {
         let nodes: Vec<_> = shares
             .iter()
@@ -137,9 +138,10 @@ async fn show_all(session: &Session, command: &RingCommand) -> Result<(), Failur
             "epoch": state.epoch,
             "partitions": state.partitions,
             "keyspace": name,
-            "replication": replication,
+            "replication": *keyspace.replication,
             "nodes": nodes,
-            "replicas": placement(&ring, &replication),
+            "replicas": placement(&view, keyspace),
+            "change": state.change.as_ref().map(|change| change.purpose.to_string()),
         }));
     }
     output::line(format_args!(
@@ -148,6 +150,12 @@ async fn show_all(session: &Session, command: &RingCommand) -> Result<(), Failur
         state.partitions,
         replication_text(&keyspace.config.replication)
     ))?;
+    if let Some(change) = &state.change {
+        output::line(format_args!(
+            "under way: {}; what moves is held by old and new owners till it is through",
+            change.purpose
+        ))?;
+    }
     let mut table = Table::new(&[
         ("datacenter", Align::Left),
         ("rack", Align::Left),
@@ -172,50 +180,37 @@ async fn show_all(session: &Session, command: &RingCommand) -> Result<(), Failur
     output::line(table.render(Palette::of_stdout()))
 }
 
-/// The ring of a cluster's agreed state.
-fn ring_of(state: &ClusterState) -> Result<Ring, Failure> {
-    let members = state.owners().map(|member| RingMember {
-        id: member.id.clone(),
-        datacenter: member.datacenter.clone(),
-        rack: member.rack.clone(),
-        weight: member.weight,
-    });
-    Ring::build(state.epoch, state.partitions, members).map_err(|error| {
-        Failure::failed(format_args!("the cluster's ring makes no sense: {error}"))
-    })
-}
-
-fn shares<'a>(ring: &'a Ring, replication: &ReplicaCounts) -> Vec<Share<'a>> {
-    let mut shares: Vec<_> = ring
-        .members()
-        .iter()
-        .map(|member| Share {
-            member,
-            owns: ring
-                .partition_ids()
-                .filter(|partition| {
-                    let owner = ring.owner(*partition, &member.datacenter);
-                    owner.is_some_and(|owner| owner.id == member.id)
-                })
-                .count(),
-            holds: ring.vnodes_of(&member.id, replication).len(),
-        })
-        .collect();
+/// Members that own something or hold something yet, by datacenter and rack.
+fn shares<'a>(view: &'a View, keyspace: &KeyspaceView) -> Vec<Share<'a>> {
+    let ring = view.ring();
+    let share = |member: &'a Member| Share {
+        member,
+        owns: ring
+            .partition_ids()
+            .filter(|partition| {
+                let owner = ring.owner(*partition, &member.datacenter);
+                owner.is_some_and(|owner| owner.id == member.id)
+            })
+            .count(),
+        holds: view.held_in(keyspace, &member.id).len(),
+    };
+    let shares = view.cluster().members.values().map(share);
+    let is_there = |share: &Share<'_>| share.holds > 0 || ring.member(&share.member.id).is_some();
+    let mut shares: Vec<_> = shares.filter(is_there).collect();
     shares.sort_by_key(|share| {
-        let RingMember { datacenter, rack, id, .. } = share.member;
+        let Member { datacenter, rack, id, .. } = share.member;
         (datacenter, rack, id)
     });
     shares
 }
 
-/// The replicas of every partition, by its number.
-fn placement<'a>(ring: &'a Ring, replication: &ReplicaCounts) -> Vec<Vec<&'a NodeId>> {
-    ring.partition_ids()
+/// The replicas of every partition, by its number: who holds it and is written to.
+fn placement<'a>(view: &'a View, keyspace: &'a KeyspaceView) -> Vec<Vec<&'a NodeId>> {
+    let partitions = view.ring().partition_ids();
+    partitions
         .map(|partition| {
-            let in_datacenters = replication
-                .iter()
-                .flat_map(|(datacenter, count)| ring.replicas(partition, datacenter, *count));
-            in_datacenters.map(|member| &member.id).collect()
+            let placement = view.placement_of(keyspace, partition);
+            placement.replicas.iter().map(|place| &place.id).collect()
         })
         .collect()
 }

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use anello_protocol::message::admin::{
-    ClusterView, HintStatus, NodeStatus, NodeView, RepairStatus,
+use anello_protocol::{
+    cluster::{Phase, RingChange},
+    message::admin::{ClusterView, HintStatus, NodeStatus, NodeView, RepairStatus, TransferStatus},
 };
 use clap::Args;
 use futures_util::future::join_all;
@@ -44,12 +45,18 @@ struct Own {
 pub(crate) async fn run(command: Status) -> Result<Outcome, Failure> {
     let session = command.cluster.connect(&Level::default()).await?;
     let view = session.answer(session.client().cluster()).await?;
+    // A node that belongs to no cluster yet has agreed on nothing, and says why elsewhere.
+    let state = session.answer(session.client().cluster_state()).await.ok();
+    let change = state.and_then(|state| state.change);
     let own = join_all(view.nodes.iter().map(|node| ask(&session, node))).await;
     session.close().await;
     if command.json {
-        output::json(&document(&view, &own))?;
+        output::json(&document(&view, change.as_deref(), &own))?;
     } else {
         output::line(heading(&view))?;
+        if let Some(change) = &change {
+            output::line(change_text(change))?;
+        }
         output::line(table(&view, &own).render(Palette::of_stdout()))?;
         for (node, own) in view.nodes.iter().zip(&own) {
             if !node.reachable {
@@ -95,6 +102,21 @@ fn heading(view: &ClusterView) -> String {
         text.push_str(&format!("; the node that was asked is not ready: {reason}"));
     }
     text
+}
+
+/// How many partitions are filled, are read from their new owners, and are through.
+fn phases(change: &RingChange) -> [usize; 3] {
+    let count = |phase| change.phases.iter().filter(|it| **it == phase).count();
+    [Phase::Filling, Phase::Serving, Phase::Done].map(count)
+}
+
+fn change_text(change: &RingChange) -> String {
+    let [filling, serving, done] = phases(change);
+    format!(
+        "under way since epoch {}: {}; {filling} partitions are being filled, {serving} are read from their \
+         new owners, {done} are through",
+        change.began, change.purpose
+    )
 }
 
 fn table(view: &ClusterView, own: &[Option<Own>]) -> Table {
@@ -181,14 +203,39 @@ fn remarks(status: &NodeStatus) -> Vec<String> {
             "compares {units_running} partitions with other replicas, {units_waiting} more wait"
         ));
     }
+    remarks.extend(status.transfers.as_ref().and_then(transfers_text));
     for (why, count) in &status.tombstones.waiting {
         remarks.push(format!("{count} tombstones can't be forgotten yet: {why}"));
     }
     remarks
 }
 
+/// What a node has yet to do for the change of the ring, if anything.
+fn transfers_text(transfers: &TransferStatus) -> Option<String> {
+    let TransferStatus { filling, serving, awaited, bytes, bytes_per_s, left_s, .. } = transfers;
+    if filling + serving == 0 {
+        return None;
+    }
+    let mut text = format!(
+        "not through with {} partitions on their way, {} fetched, {}/s",
+        filling + serving,
+        output::bytes_for_people(*bytes),
+        output::bytes_for_people(*bytes_per_s)
+    );
+    if let Some(left_s) = left_s {
+        let left = output::time_for_people(Duration::from_secs(*left_s));
+        text.push_str(&format!(", {left} left"));
+    }
+    for (node, awaited) in awaited {
+        if let Some(obstacle) = &awaited.obstacle {
+            text.push_str(&format!("; waits for {} trees of {node}: {obstacle}", awaited.trees));
+        }
+    }
+    Some(text)
+}
+
 /// The document of `GET /admin/cluster`, with each node's own figures beside.
-fn document(view: &ClusterView, own: &[Option<Own>]) -> Value {
+fn document(view: &ClusterView, change: Option<&RingChange>, own: &[Option<Own>]) -> Value {
     let nodes: Vec<_> = view
         .nodes
         .iter()
@@ -223,22 +270,36 @@ fn document(view: &ClusterView, own: &[Option<Own>]) -> Value {
                 shown["quarantine"] = json!(status.quarantine);
                 shown["read_only"] = json!(status.read_only);
                 shown["queues"] = json!(status.queues);
+                shown["transfers"] = json!(status.transfers);
             }
             shown
         })
         .collect();
+    let change = change.map(|change| {
+        let [filling, serving, done] = phases(change);
+        json!({
+            "what": change.purpose.to_string(),
+            "began": change.began,
+            "partitions": { "filling": filling, "serving": serving, "done": done },
+        })
+    });
     json!({
         "name": view.name,
         "epoch": view.epoch,
         "partitions": view.partitions,
         "not_ready": view.not_ready,
         "nodes": nodes,
+        "change": change,
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use anello_protocol::{cluster::MemberState, id::Epoch};
+    use anello_protocol::{
+        cluster::{Layout, MemberState, Purpose},
+        id::Epoch,
+        message::admin::AwaitedStatus,
+    };
 
     use super::*;
 
@@ -283,6 +344,41 @@ mod tests {
             ]
         );
         assert!(heading(&view).ends_with("2 of 3 nodes reachable"));
-        assert_eq!(document(&view, &[None, None, None])["nodes"][1]["state"], "up");
+        assert_eq!(document(&view, None, &[None, None, None])["nodes"][1]["state"], "up");
+    }
+
+    #[test]
+    fn a_change_says_how_far_it_is() {
+        let mut phases = vec![Phase::Done; 16];
+        phases[..3].fill(Phase::Filling);
+        phases[3] = Phase::Serving;
+        let change = RingChange {
+            began: Epoch(7),
+            asked: Epoch(7),
+            purpose: Purpose::Leave("eu-a-1".parse().unwrap()),
+            old: Layout::default(),
+            phases,
+        };
+        assert_eq!(
+            change_text(&change),
+            "under way since epoch 7: eu-a-1 leaving; 3 partitions are being filled, 1 are read from \
+             their new owners, 12 are through"
+        );
+        let awaited = AwaitedStatus { trees: 2, obstacle: Some("it can't be reached".into()) };
+        let mut transfers = TransferStatus {
+            filling: 3,
+            awaited: [("eu-b-1".parse().unwrap(), awaited)].into(),
+            bytes: 2048,
+            bytes_per_s: 1024,
+            left_s: Some(65),
+            ..TransferStatus::default()
+        };
+        assert_eq!(
+            transfers_text(&transfers).unwrap(),
+            "not through with 3 partitions on their way, 2.0 KiB fetched, 1.0 KiB/s, 1 m 05 s left; \
+             waits for 2 trees of eu-b-1: it can't be reached"
+        );
+        transfers.filling = 0;
+        assert_eq!(transfers_text(&transfers), None);
     }
 }

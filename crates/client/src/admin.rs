@@ -6,9 +6,10 @@ use anello_protocol::{
     cluster::{ClusterState, KeyspaceConfig},
     id::{Epoch, KeyspaceName},
     message::{
+        Message,
         admin::{
-            AlterKeyspace, ClusterView, DescribeCluster, DescribeNode, FetchCluster,
-            KeyspaceChange, NodeStatus, RepairStarted, StartRepair,
+            AlterError, AlterKeyspace, AlterRing, ClusterView, DescribeCluster, DescribeNode,
+            FetchCluster, KeyspaceChange, NodeStatus, RepairStarted, RingRequest, StartRepair,
         },
         client::{KeyLocation, LocateKey},
     },
@@ -62,7 +63,8 @@ impl Client {
     }
 
     /// Creates a keyspace, or alters it if it is there. When this returns, the members have agreed;
-    /// each node acts on it as soon as it hears of it.
+    /// each node acts on it as soon as it hears of it. If it holds data and its replication changes, that moves
+    /// by and by: [`cluster_state`](Self::cluster_state) says how far it is.
     pub async fn set_keyspace(&self, name: &str, config: KeyspaceConfig) -> Result<Epoch, Error> {
         self.alter(name, KeyspaceChange::Set(config)).await
     }
@@ -72,12 +74,28 @@ impl Client {
         self.alter(name, KeyspaceChange::Drop).await
     }
 
+    /// Changes who owns the ring: a node leaves, is removed, is replaced, or gets another weight. When this
+    /// returns, the change has begun; data moves by and by, and
+    /// [`cluster_state`](Self::cluster_state) says how far it is.
+    ///
+    /// One change is under way at a time: another one is an [`ErrorKind::Conflict`].
+    pub async fn alter_ring(&self, change: RingRequest) -> Result<Epoch, Error> {
+        self.vote(|| AlterRing { change: change.clone() }).await
+    }
+
     async fn alter(&self, name: &str, change: KeyspaceChange) -> Result<Epoch, Error> {
         let name = KeyspaceName::new(name).map_err(Error::invalid)?;
+        self.vote(|| AlterKeyspace { name: name.clone(), change: change.clone() }).await
+    }
+
+    async fn vote<M>(&self, message: impl Fn() -> M) -> Result<Epoch, Error>
+    where
+        M: Message<Reply = Result<Epoch, AlterError>>,
+    {
         let time = VOTE_TIMEOUT.max(self.scope.options.timeout);
         let options = Options::new(time, time);
-        let message = |_| AlterKeyspace { name: name.clone(), change: change.clone() };
-        let epoch = self.scope.about_anything(&options).once().run(message).await?;
+        let voted = self.scope.about_anything(&options).once().run(|_| message());
+        let epoch = voted.await?;
         // So that what this client does next is done under the new state. Should it not learn it
         // right away, the follower will.
         if self.scope.fleet.epoch() < epoch {

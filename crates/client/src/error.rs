@@ -25,6 +25,8 @@ pub enum ErrorKind {
     /// It can never succeed as it is: a bad key, a value past its bound, a context of another key, a
     /// consistency level that makes no sense here.
     Invalid(String),
+    /// Something else is under way that has to be through first, such as another change of the ring.
+    Conflict(String),
     /// There is no such keyspace.
     NoSuchKeyspace(KeyspaceName),
     /// The nodes shed load.
@@ -115,6 +117,7 @@ impl Error {
             ErrorKind::Overloaded { .. }
             | ErrorKind::Unavailable { .. }
             | ErrorKind::Timeout { .. }
+            | ErrorKind::Conflict(_)
             | ErrorKind::Unreachable(_) => true,
             ErrorKind::Invalid(_)
             | ErrorKind::NoSuchKeyspace(_)
@@ -142,7 +145,7 @@ impl fmt::Display for ErrorKind {
                 write!(f, "{received} of the {required} replicas that must answer did so in time")
             }
             Self::Timeout { tally: None } => f.write_str("no answer came in time"),
-            Self::Unreachable(why) | Self::Refused(why) => f.write_str(why),
+            Self::Conflict(why) | Self::Unreachable(why) | Self::Refused(why) => f.write_str(why),
             Self::Unresolved { siblings } => write!(
                 f,
                 "the key has {siblings} concurrent versions and the update no resolver for them"

@@ -101,9 +101,10 @@ impl Failure {
             | ErrorKind::Timeout { .. }
             | ErrorKind::Unreachable(_)
             | ErrorKind::Refused(_) => true,
-            ErrorKind::Invalid(_) | ErrorKind::Overloaded { .. } | ErrorKind::Unresolved { .. } => {
-                false
-            }
+            ErrorKind::Invalid(_)
+            | ErrorKind::Conflict(_)
+            | ErrorKind::Overloaded { .. }
+            | ErrorKind::Unresolved { .. } => false,
         }
     }
 
@@ -162,6 +163,7 @@ impl From<RequestError> for Failure {
 impl From<AlterError> for Failure {
     fn from(error: AlterError) -> Self {
         match error {
+            AlterError::UnderWay(_) => Self::lasting(ErrorKind::Conflict(error.to_string())),
             AlterError::Invalid(why) => Self::lasting(ErrorKind::Invalid(why)),
             AlterError::NoSuchKeyspace(name) => Self::lasting(ErrorKind::NoSuchKeyspace(name)),
             AlterError::Unavailable { required, alive } => {

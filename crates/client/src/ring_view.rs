@@ -1,26 +1,27 @@
 //! The cluster as the client knows it: who holds which key, and who else could be asked.
 //!
-//! Made whole from one agreed [`ClusterState`] and never changed; a newer state makes a new view.
+//! Made whole from one agreed [`ClusterState`] and never changed; a newer state makes a new view. While the
+//! ring changes, a key's replicas are those who are read: they alone can coordinate for it without passing
+//! the request on. Nodes that join are asked for nothing but what they hold by then; those that were
+//! declared dead are asked for nothing.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anello_protocol::{
-    cluster::ClusterState,
+    cluster::{ClusterState, Member, MemberState},
     id::{Datacenter, Epoch, KeyspaceName, NodeId, PartitionId},
     key::{Key, KeyHash},
 };
-use anello_ring::{ReplicaCounts, Ring, RingError, RingMember};
+use anello_ring::{RingError, view::View};
 
 use crate::routing::{Candidates, Target};
 
 /// Who holds what, as of one epoch.
 #[derive(Debug)]
 pub(crate) struct RingView {
-    state: ClusterState,
-    ring: Ring,
+    view: View,
     /// The client's own datacenter, if it said.
     datacenter: Option<Datacenter>,
-    replication: BTreeMap<KeyspaceName, ReplicaCounts>,
     /// Members of the client's datacenter, and of the others.
     members: [Vec<Target>; 2],
 }
@@ -31,58 +32,51 @@ impl RingView {
         state: ClusterState,
         datacenter: Option<Datacenter>,
     ) -> Result<Self, RingError> {
-        let owners = state.owners().map(|member| RingMember {
-            id: member.id.clone(),
-            datacenter: member.datacenter.clone(),
-            rack: member.rack.clone(),
-            weight: member.weight,
-        });
-        let ring = Ring::build(state.epoch, state.partitions, owners)?;
-        let replication = state.keyspaces.iter().map(|(name, keyspace)| {
-            (name.clone(), state.effective_replication(&keyspace.config.replication))
-        });
-        let replication = replication.collect();
+        let view = View::of(Arc::new(state))?;
         let mut members = [Vec::new(), Vec::new()];
-        for member in state.owners() {
+        for member in there(view.cluster()).filter(|it| it.state == MemberState::Up) {
             let away = usize::from(!is_near(datacenter.as_ref(), &member.datacenter));
             members[away].push(Target::Node(member.id.clone()));
         }
-        Ok(Self { state, ring, datacenter, replication, members })
+        Ok(Self { view, datacenter, members })
     }
 
     /// The number of the state that this is the view of.
     pub(crate) fn epoch(&self) -> Epoch {
-        self.state.epoch
+        self.view.epoch()
     }
 
     /// The state that this is the view of.
     pub(crate) fn state(&self) -> &ClusterState {
-        &self.state
+        self.view.cluster()
     }
 
     /// Whether the keyspace exists.
     pub(crate) fn knows(&self, keyspace: &KeyspaceName) -> bool {
-        self.replication.contains_key(keyspace)
+        self.view.keyspace(keyspace).is_some()
     }
 
     /// The partition that a key lies in.
     pub(crate) fn partition_of(&self, keyspace: &KeyspaceName, key: &Key) -> PartitionId {
-        self.ring.partition_of(KeyHash::of(keyspace, key))
+        self.view.ring().partition_of(KeyHash::of(keyspace, key))
     }
 
-    /// Members that can be asked, with their addresses.
+    /// Members that may be asked, with their addresses.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = (&NodeId, &str)> {
-        self.state.owners().map(|member| (&member.id, member.quic.as_str()))
+        there(self.view.cluster()).map(|member| (&member.id, member.quic.as_str()))
     }
 
     /// Whom to ask for a key, the best first; in a keyspace that isn't known, anybody.
     pub(crate) fn for_key(&self, keyspace: &KeyspaceName, key: &Key) -> Candidates<'_> {
         let mut replicas = [Vec::new(), Vec::new()];
-        let partition = self.partition_of(keyspace, key);
-        for (datacenter, count) in self.replication.get(keyspace).into_iter().flatten() {
-            let away = usize::from(!is_near(self.datacenter.as_ref(), datacenter));
-            let nodes = self.ring.replicas(partition, datacenter, *count);
-            replicas[away].extend(nodes.map(|member| Target::Node(member.id.clone())));
+        if let Some(known) = self.view.keyspace(keyspace) {
+            let placement = self.view.readers(known, KeyHash::of(keyspace, key));
+            for place in &placement.replicas {
+                if !self.view.cluster().is_written_off(&place.id) {
+                    let away = usize::from(!is_near(self.datacenter.as_ref(), &place.datacenter));
+                    replicas[away].push(Target::Node(place.id.clone()));
+                }
+            }
         }
         Candidates { replicas, ..self.for_anything() }
     }
@@ -94,14 +88,24 @@ impl RingView {
     }
 }
 
+/// Members that hold something, or will, and were not declared dead.
+fn there(state: &ClusterState) -> impl Iterator<Item = &Member> {
+    let holds =
+        |state| matches!(state, MemberState::Joining | MemberState::Up | MemberState::Leaving);
+    let members = state.members.values();
+    members.filter(move |it| holds(it.state) && !state.written_off.contains(&it.id))
+}
+
 fn is_near(own: Option<&Datacenter>, other: &Datacenter) -> bool {
     own.is_none_or(|own| own == other)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use anello_protocol::{
-        cluster::{Keyspace, KeyspaceConfig, Member, MemberState, Replication},
+        cluster::{Keyspace, KeyspaceConfig, Phase, Purpose, Replication, RingChange},
         id::{ClusterName, KeyspaceId},
     };
 
@@ -186,5 +190,70 @@ mod tests {
         let [near, far, here, _] = groups(&view, "unheard-of", "k");
         assert_eq!((near.len(), far.len(), here.len()), (0, 0, 10));
         assert!(!view.knows(&"unheard-of".parse().unwrap()));
+    }
+
+    /// The same, while `eu-5` joins and every partition is that far; with one that was declared dead.
+    fn joining(phase: Phase) -> ClusterState {
+        let mut state = state();
+        let old = state.layout();
+        let new = member("eu-5", "eu", MemberState::Joining);
+        let purpose = Purpose::Join([new.id.clone()].into());
+        state.members.insert(new.id.clone(), new);
+        state.written_off.insert("us-4".parse().unwrap());
+        let (began, asked, phases) = (Epoch(9), Epoch(9), vec![phase; 64]);
+        state.change = Some(Box::new(RingChange { began, asked, purpose, old, phases }));
+        state
+    }
+
+    /// How many of the partitions have a node among the replicas that are asked first.
+    fn asked(view: &RingView, node: &str) -> usize {
+        let node = Target::Node(node.parse().unwrap());
+        let keys = (0..500).map(|at| Key::new(format!("key {at}")).unwrap());
+        let is_asked = |key: &Key| {
+            let candidates = view.for_key(&"default".parse().unwrap(), key);
+            candidates.replicas.iter().flatten().any(|target| *target == node)
+        };
+        keys.filter(is_asked).count()
+    }
+
+    #[test]
+    fn who_joins_is_asked_for_what_it_is_read_for() {
+        let there = |phase| RingView::new(joining(phase), None).unwrap();
+        let [filling, serving, done] = [Phase::Filling, Phase::Serving, Phase::Done].map(there);
+        assert_eq!(asked(&filling, "eu-5"), 0);
+        assert!(asked(&serving, "eu-5") > 100);
+        assert_eq!(asked(&done, "eu-5"), asked(&serving, "eu-5"));
+        for view in [&filling, &serving, &done] {
+            let [members, _] = view.for_anything().members;
+            assert!(!names(members).contains(&"eu-5".to_owned()), "not for anything else");
+            assert!(view.addresses().any(|(id, _)| id.as_str() == "eu-5"), "its address is known");
+        }
+    }
+
+    #[test]
+    fn the_dead_are_asked_for_nothing() {
+        let view = RingView::new(joining(Phase::Filling), None).unwrap();
+        assert_eq!(asked(&view, "us-4"), 0);
+        let [members, _] = view.for_anything().members;
+        assert!(!names(members).contains(&"us-4".to_owned()));
+        assert!(view.addresses().all(|(id, _)| id.as_str() != "us-4"));
+    }
+
+    #[test]
+    fn who_leaves_is_asked_as_long_as_it_is_read() {
+        let leaving = |phase| {
+            let mut state = joining(phase);
+            state.members.remove(&NodeId::new("eu-5").unwrap());
+            let leaver = NodeId::new("eu-0").unwrap();
+            state.members.get_mut(&leaver).unwrap().state = MemberState::Leaving;
+            if let Some(change) = &mut state.change {
+                change.purpose = Purpose::Leave(leaver);
+            }
+            RingView::new(state, None).unwrap()
+        };
+        assert!(asked(&leaving(Phase::Filling), "eu-0") > 100);
+        assert_eq!(asked(&leaving(Phase::Serving), "eu-0"), 0);
+        let view = leaving(Phase::Filling);
+        assert!(view.addresses().any(|(id, _)| id.as_str() == "eu-0"));
     }
 }

@@ -1,8 +1,8 @@
 //! What operators are told of the cluster, the ring and the node, in JSON.
 
 use anello_protocol::{
-    cluster::MemberState,
-    id::KeyspaceName,
+    cluster::{MemberState, Phase, RingChange},
+    id::{Epoch, KeyspaceName},
     key::Key,
     message::{
         admin::{ClusterView, NodeView},
@@ -26,6 +26,59 @@ pub(crate) struct ClusterBody {
     partitions: u32,
     /// The nodes, by datacenter, rack and name.
     nodes: Vec<NodeBody>,
+    /// The change of the ring that is under way; null as a rule.
+    change: Option<ChangeBody>,
+}
+
+/// A change of the ring that is under way.
+#[derive(Debug, Serialize, ToSchema)]
+struct ChangeBody {
+    /// What it is for, for people.
+    what: String,
+    /// The number of the cluster state that it began with.
+    began: u64,
+    /// How far the partitions are.
+    partitions: PhasesBody,
+}
+
+/// How many partitions are how far on their way to their new owners.
+#[derive(Debug, Default, Serialize, ToSchema)]
+struct PhasesBody {
+    /// Old and new owners are written to, the old ones are read; the new ones are being filled.
+    filling: u32,
+    /// Old and new owners are written to, the new ones are read.
+    serving: u32,
+    /// Theirs alone, or never on their way.
+    done: u32,
+}
+
+impl From<&RingChange> for ChangeBody {
+    fn from(change: &RingChange) -> Self {
+        let mut partitions = PhasesBody::default();
+        for phase in &change.phases {
+            *match phase {
+                Phase::Filling => &mut partitions.filling,
+                Phase::Serving => &mut partitions.serving,
+                Phase::Done => &mut partitions.done,
+            } += 1;
+        }
+        Self { what: change.purpose.to_string(), began: change.began.0, partitions }
+    }
+}
+
+/// A change of the ring has begun.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct BegunBody {
+    /// The number of the cluster state that has it.
+    epoch: u64,
+    /// What has begun, for people.
+    began: String,
+}
+
+impl BegunBody {
+    pub(crate) fn new(epoch: Epoch, began: String) -> Self {
+        Self { epoch: epoch.0, began }
+    }
 }
 
 /// A node as another one sees it.
@@ -71,12 +124,13 @@ enum StateBody {
     Removed,
 }
 
-impl From<ClusterView> for ClusterBody {
-    fn from(view: ClusterView) -> Self {
+impl ClusterBody {
+    pub(crate) fn new(view: ClusterView, change: Option<&RingChange>) -> Self {
         Self {
             name: view.name.to_string(),
             partitions: view.partitions,
             nodes: view.nodes.into_iter().map(NodeBody::from).collect(),
+            change: change.map(ChangeBody::from),
         }
     }
 }

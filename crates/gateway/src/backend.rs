@@ -1,14 +1,21 @@
 //! What the gateway stands in front of: the actors that answer its requests.
 
-use anello_protocol::message::{
-    admin::{AlterKeyspace, DescribeCluster, DescribeNode, FetchCluster, StartRepair},
-    client::{Get, LocateKey, Write},
+use anello_protocol::{
+    id::NodeId,
+    message::{
+        admin::{
+            AlterKeyspace, AlterRing, DescribeCluster, DescribeNode, FetchCluster, StartRepair,
+        },
+        client::{Get, LocateKey, Write},
+    },
 };
 use anello_transport::ActorRef;
 
-/// The actors that a worker asks.
+/// The node, and the actors that a worker asks.
 #[derive(Clone, Debug)]
 pub struct Backend {
+    /// This node.
+    pub node: NodeId,
     /// The coordinator of a key, for reads.
     pub get: ActorRef<Get>,
     /// The coordinator of a key, for writes.
@@ -21,6 +28,8 @@ pub struct Backend {
     pub fetch: ActorRef<FetchCluster>,
     /// Membership, for changes of keyspaces.
     pub alter: ActorRef<AlterKeyspace>,
+    /// Membership, for changes of the ring.
+    pub alter_ring: ActorRef<AlterRing>,
     /// The node's own figures.
     pub status: ActorRef<DescribeNode>,
     /// Anti-entropy, to begin a round.

@@ -32,6 +32,8 @@ pub(crate) enum ErrorCode {
     NotFound,
     /// There is no keyspace of that name.
     NoSuchKeyspace,
+    /// Something else is under way that has to be through first.
+    Conflict,
     /// The path exists, but not with this method.
     MethodNotAllowed,
     /// The value is past its bound.
@@ -55,6 +57,7 @@ impl ErrorCode {
                 StatusCode::BAD_REQUEST
             }
             Self::NotFound | Self::NoSuchKeyspace => StatusCode::NOT_FOUND,
+            Self::Conflict => StatusCode::CONFLICT,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::ValueTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Overloaded => StatusCode::TOO_MANY_REQUESTS,
@@ -152,6 +155,11 @@ impl Failure {
     pub(crate) fn no_such_keyspace(name: KeyspaceName) -> Self {
         let message = RequestError::NoSuchKeyspace(name).to_string();
         Self::new(ErrorCode::NoSuchKeyspace, message)
+    }
+
+    /// A node that was never a member.
+    pub(crate) fn no_such_node(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::NotFound, message)
     }
 
     /// A value past its bound.
@@ -314,6 +322,7 @@ impl Failure {
                 Self::unavailable(message, required, alive)
             }
             AlterError::Timeout => Self::timeout(message, majority, 0),
+            AlterError::UnderWay(_) => Self::new(ErrorCode::Conflict, message),
         }
     }
 }

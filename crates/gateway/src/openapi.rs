@@ -43,6 +43,8 @@ use crate::{error::ErrorBody, kv, metrics, operators, receipt::ReceiptBody};
         operators::ring,
         operators::status,
         operators::repair,
+        operators::leave,
+        operators::remove_node,
         operators::keyspaces,
         operators::keyspace,
         operators::set_keyspace,
@@ -213,7 +215,8 @@ mod tests {
             let concrete = path
                 .replace("{keyspace}", "carts")
                 .replace("{key}", "a")
-                .replace("{name}", "carts");
+                .replace("{name}", "carts")
+                .replace("{id}", "eu-a-1");
             for method in item.as_object().unwrap().keys().filter(|key| *key != "parameters") {
                 let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
                 assert!(route(&method, &concrete).is_ok(), "{method} {path}");
@@ -235,6 +238,8 @@ mod tests {
             ("/admin/ring", read),
             ("/admin/status", read),
             ("/admin/antientropy", &["post"]),
+            ("/admin/leave", &["post"]),
+            ("/admin/nodes/{id}/remove", &["post"]),
             ("/healthz", read),
             ("/readyz", read),
             ("/metrics", read),
@@ -244,7 +249,7 @@ mod tests {
                 assert!(described["paths"][path][method].is_object(), "{method} {path}");
             }
         }
-        assert_eq!(described["paths"].as_object().unwrap().len(), 12);
+        assert_eq!(described["paths"].as_object().unwrap().len(), 14);
     }
 
     fn operations_of(described: &Json) -> impl Iterator<Item = (String, &Json)> {
@@ -262,7 +267,7 @@ mod tests {
             let name = described["operationId"].as_str().unwrap();
             assert!(names.insert(name), "{operation}: {name}");
         }
-        assert_eq!(names.len(), 29);
+        assert_eq!(names.len(), 31);
     }
 
     #[test]

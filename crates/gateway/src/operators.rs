@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 use actix_web::{HttpResponse, dev::RequestHead};
 use anello_protocol::{
     cluster::ClusterState,
-    id::{Epoch, KeyspaceName},
+    id::{Epoch, KeyspaceName, NodeId},
     message::{
         Message,
         admin::{
-            AlterKeyspace, DescribeCluster, DescribeNode, FetchCluster, KeyspaceChange, StartRepair,
+            AlterKeyspace, AlterRing, DescribeCluster, DescribeNode, FetchCluster, KeyspaceChange,
+            RingRequest, StartRepair,
         },
         client::RequestError,
     },
@@ -17,7 +18,7 @@ use anello_protocol::{
 use anello_transport::{ActorRef, CallContext};
 
 use crate::{
-    admin::{self, ClusterBody, OkBody, RingBody},
+    admin::{self, BegunBody, ClusterBody, OkBody, RingBody},
     backend::Backend,
     body::{Body, Expected},
     error::{Effect, ErrorBody, ErrorCode, Failure},
@@ -115,7 +116,9 @@ pub(crate) async fn cluster(
     head: &RequestHead,
 ) -> Result<HttpResponse, Failure> {
     let view = ask(&backend.cluster, DescribeCluster {}, head, LOOK).await?;
-    Ok(HttpResponse::Ok().json(ClusterBody::from(view)))
+    let state = ask(&backend.fetch, FetchCluster { have: Epoch(0) }, head, LOOK).await?;
+    let change = state.and_then(|state| state.change);
+    Ok(HttpResponse::Ok().json(ClusterBody::new(view, change.as_deref())))
 }
 
 /// Where a key lives.
@@ -163,6 +166,74 @@ pub(crate) async fn repair(
     Ok(HttpResponse::Accepted().json(RepairBody::from(started)))
 }
 
+/// This node hands over what it holds, and leaves the cluster for good.
+#[utoipa::path(
+    post, path = "/admin/leave", tag = "operators",
+    responses(
+        (status = 202, description = "It has begun; `change` of `/admin/cluster` says how far it is, and the node ends once it is through", body = BegunBody),
+        (status = 409, description = "`conflict`: another change of the ring is under way", body = ErrorBody),
+    ),
+)]
+pub(crate) async fn leave(
+    backend: &Backend,
+    head: &RequestHead,
+    body: &mut Body,
+) -> Result<HttpResponse, Failure> {
+    body.read(Expected::Nothing, head).await?;
+    let state = agreed(backend, head).await?;
+    alter_ring(backend, head, &state, RingRequest::Leave(backend.node.clone())).await
+}
+
+/// Takes a dead node out of the cluster for good; the others copy what it held from each other.
+#[utoipa::path(
+    post, path = "/admin/nodes/{id}/remove", tag = "operators",
+    params(("id" = String, Path, description = "The node's name")),
+    responses(
+        (status = 202, description = "It has begun; `change` of `/admin/cluster` says how far it is", body = BegunBody),
+        (status = 404, description = "`not_found`: there is no such node, and there was none", body = ErrorBody),
+        (status = 409, description = "`conflict`: another change of the ring is under way", body = ErrorBody),
+    ),
+)]
+pub(crate) async fn remove_node(
+    backend: &Backend,
+    head: &RequestHead,
+    body: &mut Body,
+    node: NodeId,
+) -> Result<HttpResponse, Failure> {
+    body.read(Expected::Nothing, head).await?;
+    let state = agreed(backend, head).await?;
+    if !state.members.contains_key(&node) && !state.removed.contains(&node) {
+        let known: Vec<&str> = state.members.keys().map(NodeId::as_str).collect();
+        return Err(Failure::no_such_node(format!(
+            "{node} is no member of the cluster; members are: {}",
+            known.join(", ")
+        )));
+    }
+    alter_ring(backend, head, &state, RingRequest::Remove(node)).await
+}
+
+async fn alter_ring(
+    backend: &Backend,
+    head: &RequestHead,
+    state: &ClusterState,
+    change: RingRequest,
+) -> Result<HttpResponse, Failure> {
+    let began = match &change {
+        RingRequest::Leave(node) => format!("{node} leaving"),
+        RingRequest::Remove(node) => format!("{node} being removed"),
+        RingRequest::Replace { old, new } => format!("{new} taking the place of {old}"),
+        RingRequest::Weigh { node, .. } => format!("another weight for {node}"),
+    };
+    let agreed = ask(&backend.alter_ring, AlterRing { change }, head, AGREE).await?;
+    let epoch = agreed.map_err(|error| Failure::from_alter(error, majority(state)))?;
+    Ok(HttpResponse::Accepted().json(BegunBody::new(epoch, began)))
+}
+
+/// How many of the members have to agree.
+fn majority(state: &ClusterState) -> u16 {
+    u16::try_from(state.voters().count() / 2 + 1).unwrap_or(u16::MAX)
+}
+
 /// All keyspaces, by their names.
 #[utoipa::path(
     method(get, head), path = "/admin/keyspaces", tag = "keyspaces",
@@ -207,6 +278,7 @@ pub(crate) async fn keyspace(
     responses(
         (status = 200, description = "Agreed: the keyspace as it is after that", body = KeyspaceBody),
         (status = 404, description = "`no_such_keyspace`: the name is none", body = ErrorBody),
+        (status = 409, description = "`conflict`: another change of the ring is under way", body = ErrorBody),
         (status = 413, description = "`bad_request`: no keyspace takes so many bytes", body = ErrorBody),
     ),
 )]
@@ -258,7 +330,6 @@ async fn alter(
     name: KeyspaceName,
     change: KeyspaceChange,
 ) -> Result<(), Failure> {
-    let majority = u16::try_from(state.members.len() / 2 + 1).unwrap_or(u16::MAX);
     let agreed = ask(&backend.alter, AlterKeyspace { name, change }, head, AGREE).await?;
-    agreed.map(drop).map_err(|error| Failure::from_alter(error, majority))
+    agreed.map(drop).map_err(|error| Failure::from_alter(error, majority(state)))
 }

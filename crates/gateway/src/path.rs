@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use anello_protocol::{
-    id::KeyspaceName,
+    id::{KeyspaceName, NodeId},
     key::{Key, MAX_KEY_BYTES},
 };
 
@@ -57,6 +57,13 @@ pub(crate) fn key(encoded: &str) -> Result<Key, Failure> {
         Failure::new(ErrorCode::BadKey, message)
     })?;
     Key::new(bytes.into_owned()).map_err(|error| Failure::new(ErrorCode::BadKey, error.to_string()))
+}
+
+/// The node that a path segment names. What doesn't follow the grammar can't be a member.
+pub(crate) fn node(encoded: &str) -> Result<NodeId, Failure> {
+    let decoded = percent_decode(encoded).unwrap_or(Cow::Borrowed(encoded.as_bytes()));
+    NodeId::new(&String::from_utf8_lossy(&decoded))
+        .map_err(|error| Failure::no_such_node(error.to_string()))
 }
 
 /// The keyspace that a path segment or a query value names. What doesn't follow the grammar can't

@@ -4,7 +4,10 @@
 //! see [`crate::path`]. `openapi.rs` describes the same table, and a test holds the two together.
 
 use actix_web::http::Method;
-use anello_protocol::{id::KeyspaceName, key::Key};
+use anello_protocol::{
+    id::{KeyspaceName, NodeId},
+    key::Key,
+};
 
 use crate::{
     error::{ErrorCode, Failure},
@@ -36,6 +39,10 @@ pub(crate) enum Route {
     Status,
     /// `POST /admin/antientropy`
     Repair,
+    /// `POST /admin/leave`
+    Leave,
+    /// `POST /admin/nodes/{id}/remove`
+    RemoveNode(NodeId),
     /// `GET /admin/keyspaces`
     Keyspaces,
     /// `GET /admin/keyspaces/{name}`
@@ -73,13 +80,12 @@ pub(crate) fn route(method: &Method, raw: &str) -> Result<Route, Failure> {
     if let Some(name) = raw.strip_prefix("/admin/keyspaces/") {
         return keyspace(method, name);
     }
-    if raw == "/admin/antientropy" {
-        return match *method {
-            Method::POST => Ok(Route::Repair),
-            _ => Err(Failure::method_not_allowed(TRIGGER)),
-        };
+    if let Some(id) = raw.strip_prefix("/admin/nodes/").and_then(|it| it.strip_suffix("/remove")) {
+        return trigger(method, Route::RemoveNode(path::node(id)?));
     }
     let route = match raw {
+        "/admin/antientropy" => return trigger(method, Route::Repair),
+        "/admin/leave" => return trigger(method, Route::Leave),
         "/healthz" => Route::Health,
         "/readyz" => Route::Readiness,
         "/metrics" => Route::Metrics,
@@ -95,6 +101,10 @@ pub(crate) fn route(method: &Method, raw: &str) -> Result<Route, Failure> {
 
 fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
+}
+
+fn trigger(method: &Method, route: Route) -> Result<Route, Failure> {
+    if *method == Method::POST { Ok(route) } else { Err(Failure::method_not_allowed(TRIGGER)) }
 }
 
 fn data(method: &Method, keyspace: KeyspaceName, key: &str) -> Result<Route, Failure> {
@@ -117,29 +127,18 @@ fn keyspace(method: &Method, name: &str) -> Result<Route, Failure> {
     Ok(of(path::keyspace(name)?))
 }
 
-/// Parts of the API that are promised and not there yet, and everything else.
+/// A part of the API that is promised and not there yet, and everything else.
 fn unserved(method: &Method, raw: &str) -> Failure {
-    let allow = match raw {
-        "/console" => READ,
-        "/admin/leave" => TRIGGER,
-        _ => {
-            let id =
-                raw.strip_prefix("/admin/nodes/").and_then(|rest| rest.strip_suffix("/remove"));
-            match id {
-                Some(id) if !id.is_empty() && !id.contains('/') => TRIGGER,
-                _ => {
-                    let message = "there is nothing at this path; GET /openapi.json lists what is";
-                    return Failure::new(ErrorCode::NotFound, message);
-                }
-            }
+    match raw {
+        "/console" if is_read(method) => {
+            let message = "this version of the node does not have this part of the API yet";
+            Failure::new(ErrorCode::NotImplemented, message)
         }
-    };
-    let allowed = if allow == READ { is_read(method) } else { *method == Method::POST };
-    if allowed {
-        let message = "this version of the node does not have this part of the API yet";
-        Failure::new(ErrorCode::NotImplemented, message)
-    } else {
-        Failure::method_not_allowed(allow)
+        "/console" => Failure::method_not_allowed(READ),
+        _ => {
+            let message = "there is nothing at this path; GET /openapi.json lists what is";
+            Failure::new(ErrorCode::NotFound, message)
+        }
     }
 }
 
@@ -170,6 +169,14 @@ mod tests {
     }
 
     #[test]
+    fn changes_of_the_ring_are_begun() {
+        assert_eq!(route(&Method::POST, "/admin/leave"), Ok(Route::Leave));
+        let node = NodeId::new("eu-a-1").unwrap();
+        let remove = route(&Method::POST, "/admin/nodes/eu-a-1/remove");
+        assert_eq!(remove, Ok(Route::RemoveNode(node)));
+    }
+
+    #[test]
     fn what_is_not_there_says_so() {
         for raw in ["/", "/kv", "/healthz/", "/keyspaces", "/keyspaces/a", "/keyspaces/a/x/b", "*"]
         {
@@ -184,10 +191,10 @@ mod tests {
             assert_eq!(failed(Method::POST, raw), ErrorCode::MethodNotAllowed, "{raw}");
         }
         assert_eq!(failed(Method::GET, "/admin/leave"), ErrorCode::MethodNotAllowed);
-        for raw in ["/admin/leave", "/admin/nodes/eu-a-1/remove"] {
-            assert_eq!(failed(Method::POST, raw), ErrorCode::NotImplemented, "{raw}");
+        assert_eq!(failed(Method::GET, "/admin/nodes/eu-a-1/remove"), ErrorCode::MethodNotAllowed);
+        for raw in ["/admin/nodes//remove", "/admin/nodes/a/b/remove", "/admin/nodes/Ä/remove"] {
+            assert_eq!(failed(Method::POST, raw), ErrorCode::NotFound, "{raw}");
         }
-        assert_eq!(failed(Method::POST, "/admin/nodes//remove"), ErrorCode::NotFound);
         assert_eq!(failed(Method::GET, "/console"), ErrorCode::NotImplemented);
     }
 }

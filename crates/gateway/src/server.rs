@@ -230,6 +230,7 @@ mod tests {
     /// Gets no answer from anyone, and from its coordinator only after a while.
     fn backend() -> Backend {
         Backend {
+            node: "eu-a-1".parse().unwrap(),
             get: ActorRef::function(|call| {
                 rt::spawn(async move {
                     tokio::time::sleep(3 * BRIEF.head).await;
@@ -242,6 +243,7 @@ mod tests {
             cluster: ActorRef::function(|_| Ok(())),
             fetch: ActorRef::function(|_| Ok(())),
             alter: ActorRef::function(|_| Ok(())),
+            alter_ring: ActorRef::function(|_| Ok(())),
             status: ActorRef::function(|_| Ok(())),
             repair: ActorRef::function(|_| Ok(())),
         }

@@ -67,6 +67,8 @@ impl Service {
             Route::Ring => operators::ring(backend, head).await,
             Route::Status => operators::status(backend, head).await,
             Route::Repair => operators::repair(backend, head, body).await,
+            Route::Leave => operators::leave(backend, head, body).await,
+            Route::RemoveNode(node) => operators::remove_node(backend, head, body, node).await,
             Route::Keyspaces => operators::keyspaces(backend, head).await,
             Route::Keyspace(name) => operators::keyspace(backend, head, name).await,
             Route::SetKeyspace(name) => operators::set_keyspace(backend, head, body, name).await,
@@ -81,7 +83,11 @@ pub(crate) fn admit(head: &RequestHead, fragment: bool) -> Result<(), Failure> {
     let expected = match whole(route(&head.method, head.uri.path()), fragment)? {
         Route::Store(_) => Expected::of_value(head)?,
         Route::SetKeyspace(_) => Expected::AdminJson,
-        Route::Delete(_) | Route::DropKeyspace(_) | Route::Repair => Expected::Nothing,
+        Route::Delete(_)
+        | Route::DropKeyspace(_)
+        | Route::Repair
+        | Route::Leave
+        | Route::RemoveNode(_) => Expected::Nothing,
         _ => return Ok(()),
     };
     expected.check_announced(head)

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use anello_protocol::message::admin::{HintStatus, NodeStatus, RepairStarted, RepairStatus};
+use anello_protocol::message::admin::{
+    AwaitedStatus, HintStatus, NodeStatus, RepairStarted, RepairStatus, TransferStatus,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -27,7 +29,7 @@ pub(crate) struct StatusBody {
     handoff: HandoffBody,
     /// Its comparing with other replicas.
     antientropy: AntiEntropyBody,
-    /// Transfers of whole partitions, of which this version makes none.
+    /// What it has to do for the change of the ring that is under way.
     transfers: TransfersBody,
     /// What it holds of deleted keys.
     tombstones: TombstonesBody,
@@ -101,11 +103,51 @@ struct AntiEntropyBody {
     leaves_mended: u64,
 }
 
-/// Transfers of whole partitions.
-#[derive(Debug, Serialize, ToSchema)]
+/// What a node has to do for a change of the ring; nothing while none is under way.
+#[derive(Debug, Default, Serialize, ToSchema)]
 struct TransfersBody {
-    /// Under way.
-    in_flight: u32,
+    /// Partitions on their way that this node is not through with.
+    in_flight: u64,
+    /// Those of them that are being filled.
+    filling: u64,
+    /// Those of them whose new owners are read.
+    serving: u64,
+    /// Who has what is missing here.
+    awaited: BTreeMap<String, AwaitedBody>,
+    /// Keys that were fetched for the change.
+    keys: u64,
+    /// Their bytes.
+    bytes: u64,
+    /// How many bytes were fetched a second of late.
+    bytes_per_s: u64,
+    /// About how many seconds it takes until the node is filled; null if that can't be told.
+    left_s: Option<u64>,
+}
+
+/// What is awaited from one node.
+#[derive(Debug, Serialize, ToSchema)]
+struct AwaitedBody {
+    /// How many trees, each a partition of a keyspace.
+    trees: u64,
+    /// What stands in the way; null as a rule.
+    obstacle: Option<String>,
+}
+
+impl From<TransferStatus> for TransfersBody {
+    fn from(status: TransferStatus) -> Self {
+        let body = |AwaitedStatus { trees, obstacle }| AwaitedBody { trees, obstacle };
+        let awaited = status.awaited.into_iter();
+        Self {
+            in_flight: status.filling + status.serving,
+            filling: status.filling,
+            serving: status.serving,
+            awaited: awaited.map(|(node, awaited)| (node.to_string(), body(awaited))).collect(),
+            keys: status.keys,
+            bytes: status.bytes,
+            bytes_per_s: status.bytes_per_s,
+            left_s: status.left_s,
+        }
+    }
 }
 
 /// What a node holds of deleted keys.
@@ -204,7 +246,7 @@ impl From<NodeStatus> for StatusBody {
                 dropped: status.hints_dropped,
             },
             antientropy: status.repair.into(),
-            transfers: TransfersBody { in_flight: 0 },
+            transfers: status.transfers.map(TransfersBody::from).unwrap_or_default(),
             tombstones: TombstonesBody {
                 held: status.tombstones.held,
                 purged: status.tombstones.purged,

@@ -98,6 +98,15 @@ impl Message for HandedOver {
     type Result = ();
 }
 
+/// How many hints this node keeps for others, those included that are about to be durable; see
+/// [`Input::HintsLeft`].
+#[derive(Clone, Copy, Debug)]
+pub struct HintsLeft(pub u64);
+
+impl Message for HintsLeft {
+    type Result = ();
+}
+
 /// The node shuts down: tells its peers, and answers once they have heard it or half a second is over.
 #[derive(Clone, Copy, Debug)]
 pub struct Depart;
@@ -398,6 +407,14 @@ impl Handler<HandedOver> for GossipActor {
     fn handle(&mut self, message: HandedOver, context: &mut Context<Self>) {
         let HandedOver { change, partition, phase } = message;
         self.input(Input::HandedOver { change, partition, phase }, context);
+    }
+}
+
+impl Handler<HintsLeft> for GossipActor {
+    type Result = ();
+
+    fn handle(&mut self, HintsLeft(count): HintsLeft, context: &mut Context<Self>) {
+        self.input(Input::HintsLeft(count), context);
     }
 }
 

@@ -323,12 +323,14 @@ impl Share {
     fn backend(&self) -> Backend {
         let routes = &self.parts.routes;
         Backend {
+            node: self.parts.node.clone(),
             get: routes.get(),
             write: routes.write(),
             locate: ActorRef::mailbox(self.coordinator.clone().recipient()),
             cluster: routes.describe(),
             fetch: routes.fetch(),
             alter: routes.alter(),
+            alter_ring: routes.alter_ring(),
             status: routes.status(),
             repair: routes.repair(),
         }

@@ -83,7 +83,8 @@ impl Conductor {
                     self.tell(|| Order::Quarantine(true));
                 }
                 MembershipEvent::Ready => self.readiness.set(true),
-                MembershipEvent::NotReady(_) => self.readiness.set(false),
+                // Of the end that follows the daemon hears by itself.
+                MembershipEvent::NotReady(_) | MembershipEvent::Left => self.readiness.set(false),
                 MembershipEvent::Refused(reason) => {
                     self.readiness.set(false);
                     self.failure.send_replace(Some(reason));

@@ -21,6 +21,7 @@ use std::{
 };
 
 use actix::{Actor, Addr};
+use anello_antientropy::actor as merkle;
 use anello_gateway::{Acceptor, Limits};
 use anello_gossip::{
     Depart, GossipActor, MembershipConfig, MembershipEvent, MembershipStore, Timing,
@@ -40,7 +41,9 @@ use crate::{
     config::Config,
     credentials::Credentials,
     data_dir::{DataDir, Identity as Owner},
+    handing_over,
     holdings::NodeHoldings,
+    lives::Told,
     mending::{Opened, open_store},
     node::StartError,
     open_files,
@@ -87,7 +90,7 @@ impl Daemon {
         config: &Config,
         credentials: &Credentials,
         readiness: &Readiness,
-        failure: &Arc<watch::Sender<Option<String>>>,
+        told: &Told,
     ) -> Result<Self, StartError> {
         let data_dir_failed = |error| StartError::of_data_dir(error, config);
         let mut data_dir =
@@ -109,7 +112,9 @@ impl Daemon {
             arbiters.iter().map(|arbiter| arbiter.refs.coordinator.clone()).collect();
         routes.set_coordinators(coordinators);
         let (unfit_in, unfit) = mpsc::unbounded_channel();
-        let steward = start_steward(config, credentials, &store, &routes, memory, unfit_in).await?;
+        let (handed_over_in, handed_over) = mpsc::unbounded_channel();
+        let tell = (unfit_in, handed_over_in);
+        let steward = start_steward(config, credentials, &store, &routes, memory, tell).await?;
         let sources = Sources {
             node: config.node.id.clone(),
             status: Arc::clone(&status),
@@ -134,6 +139,7 @@ impl Daemon {
         let gossip_peers = gossip_peers.map_err(StartError::Runtime)?;
         let (events_in, events) = mpsc::unbounded_channel();
         let noted_in = Arc::clone(&store);
+        let left = Arc::clone(&told.left);
         let holdings =
             NodeHoldings { store: Arc::clone(&store), threads: orders(&arbiters, &steward) };
         let gossip = GossipActor::new(
@@ -147,6 +153,9 @@ impl Daemon {
                     // Before the record is saved that makes the node a member, so that no crash hides it.
                     noted_in.note_lost();
                 }
+                if let MembershipEvent::Left = event {
+                    left.send_replace(true);
+                }
                 // Without its receiver the node ends.
                 drop(events_in.send(event));
             }),
@@ -157,8 +166,11 @@ impl Daemon {
             fetch: ActorRef::mailbox(gossip.clone().recipient()),
             describe: ActorRef::mailbox(gossip.clone().recipient()),
             alter: ActorRef::mailbox(gossip.clone().recipient()),
+            alter_ring: ActorRef::mailbox(gossip.clone().recipient()),
         });
         let (views_in, views) = watch::channel(None);
+        let figures = steward.figures.clone();
+        actix::spawn(handing_over::report(handed_over, figures, gossip.clone(), views.clone()));
         let conductor = Conductor {
             node: config.node.id.clone(),
             arbiters: arbiters.iter().map(|it| it.thread.orders.clone()).collect(),
@@ -168,7 +180,7 @@ impl Daemon {
             routes: routes.clone(),
             readiness: readiness.clone(),
             status,
-            failure: Arc::clone(failure),
+            failure: Arc::clone(&told.failure),
             views: views_in,
             known: BTreeSet::new(),
             gossip: gossip.clone().recipient(),
@@ -363,7 +375,10 @@ async fn start_steward(
     store: &Arc<RocksStore>,
     routes: &Routes,
     memory: Memory,
-    unfit: mpsc::UnboundedSender<Option<String>>,
+    (unfit, handed_over): (
+        mpsc::UnboundedSender<Option<String>>,
+        mpsc::UnboundedSender<merkle::HandedOver>,
+    ),
 ) -> Result<Steward, StartError> {
     let parts = StewardParts {
         node: config.node.id.clone(),
@@ -377,6 +392,7 @@ async fn start_steward(
         },
         memory,
         unfit,
+        handed_over,
     };
     Steward::start(parts).await
 }

@@ -26,6 +26,7 @@ pub mod config;
 mod credentials;
 mod daemon;
 mod data_dir;
+mod handing_over;
 mod holdings;
 mod lives;
 pub mod log;

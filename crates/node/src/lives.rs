@@ -27,6 +27,15 @@ const RESTART_MAX: Duration = Duration::from_secs(10);
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
 /// Before a start is tried anew for which the disk had no room.
 const PAUSE_WHILE_FULL: Duration = Duration::from_secs(1);
+
+/// Where whoever holds the node is told how it has come to its end.
+pub(crate) struct Told {
+    /// Why it can't ever serve as it is.
+    pub(crate) failure: Arc<watch::Sender<Option<String>>>,
+    /// Whether it has left its cluster.
+    pub(crate) left: Arc<watch::Sender<bool>>,
+}
+
 /// Runs a node until it is asked to stop; says over `started` whether it runs.
 pub(crate) fn run(
     mut config: Config,
@@ -37,15 +46,18 @@ pub(crate) fn run(
 ) {
     let (failure_in, failure) = watch::channel(None);
     let failure_in = Arc::new(failure_in);
+    let (left_in, left) = watch::channel(false);
+    let told = Told { failure: failure_in, left: Arc::new(left_in) };
     let mut is_started = false;
     let mut restart_by = None;
     let mut waits_for_room = false;
     loop {
-        let run = run_once(&mut config, &credentials, &readiness, &failure_in, async |daemon| {
+        let run = run_once(&mut config, &credentials, &readiness, &told, async |daemon| {
             if !is_started {
                 let (quic, http) = (daemon.listener.local_address(), daemon.http);
                 // Whoever started the node has its handle, or has gone and stops it by that.
-                let _ = started.send(Ok(Started { quic, http, failure: failure.clone() }));
+                let (failure, left) = (failure.clone(), left.clone());
+                let _ = started.send(Ok(Started { quic, http, failure, left }));
                 is_started = true;
             }
             tokio::select! {
@@ -71,7 +83,7 @@ pub(crate) fn run(
                 let may_pass = matches!(error, StartError::Listen { .. } | StartError::DataDir(_));
                 if !may_pass || restart_by.is_none_or(|end| Instant::now() >= end) {
                     match is_started {
-                        true => drop(failure_in.send_replace(Some(error.to_string()))),
+                        true => drop(told.failure.send_replace(Some(error.to_string()))),
                         false => drop(started.send(Err(error))),
                     }
                     return;
@@ -90,11 +102,11 @@ fn run_once(
     config: &mut Config,
     credentials: &Credentials,
     readiness: &Readiness,
-    failure: &Arc<watch::Sender<Option<String>>>,
+    told: &Told,
     end: impl AsyncFnOnce(&Daemon) -> Option<Trouble>,
 ) -> Result<Option<Trouble>, StartError> {
     let (stopped, trouble) = actix::System::new().block_on(async {
-        let daemon = Daemon::start(config, credentials, readiness, failure).await?;
+        let daemon = Daemon::start(config, credentials, readiness, told).await?;
         // The next start is where the others, and clients, know the node to be.
         (config.listen.http, config.listen.quic) = (daemon.http, daemon.listener.local_address());
         let trouble = end(&daemon).await;

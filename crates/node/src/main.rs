@@ -1,6 +1,6 @@
 //! The program `anello-node`: arguments, settings, signals, exit codes.
 //!
-//! Exit codes: 0 ended as asked, 1 could not start or go on, 2 wrong arguments or settings.
+//! Exit codes: 0 ended as asked, or left the cluster as an operator asked of it, 1 could not start or go on, 2 wrong arguments or settings.
 
 use std::{
     fmt::Display,
@@ -93,13 +93,19 @@ fn run(config: Config) -> Result<(), StartError> {
     let node = started.map_err(ended)??;
     let asked = runtime.block_on(async {
         tokio::select! {
-            _ = terminate.recv() => Ok("SIGTERM"),
-            _ = interrupt.recv() => Ok("SIGINT"),
+            _ = terminate.recv() => Ok(Some("SIGTERM")),
+            _ = interrupt.recv() => Ok(Some("SIGINT")),
+            () = node.left() => Ok(None),
             reason = node.failed() => Err(StartError::Broken(reason)),
         }
     });
-    if let Ok(signal) = asked {
-        tracing::info!(signal, "asked to end");
+    match asked {
+        Ok(Some(signal)) => tracing::info!(signal, "asked to end"),
+        Ok(None) => tracing::info!(
+            "all that this node held is with others, and it is no member any more: it ends, and its data \
+             directory is needed by nobody"
+        ),
+        Err(_) => {}
     }
     node.stop();
     asked.map(|_| ())

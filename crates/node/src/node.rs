@@ -106,6 +106,7 @@ pub struct Node {
     http: SocketAddr,
     readiness: Readiness,
     failure: watch::Receiver<Option<String>>,
+    left: watch::Receiver<bool>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -116,6 +117,8 @@ pub(crate) struct Started {
     pub(crate) http: SocketAddr,
     /// Why the node can't ever serve, once that is known.
     pub(crate) failure: watch::Receiver<Option<String>>,
+    /// Whether the node has left its cluster.
+    pub(crate) left: watch::Receiver<bool>,
 }
 
 impl Node {
@@ -142,9 +145,9 @@ impl Node {
         let thread = name.spawn(run).map_err(StartError::Runtime)?;
         let ended = |_| StartError::Broken("the control thread ended".into());
         match started.recv().map_err(ended).flatten() {
-            Ok(Started { quic, http, failure }) => {
+            Ok(Started { quic, http, failure, left }) => {
                 let (stop, thread) = (Some(stop), Some(thread));
-                Ok(Self { id, quic, http, readiness, failure, stop, thread })
+                Ok(Self { id, quic, http, readiness, failure, left, stop, thread })
             }
             Err(error) => {
                 // What had been started goes first, so that another attempt finds nothing in its way.
@@ -181,6 +184,16 @@ impl Node {
         match failure.wait_for(Option::is_some).await {
             Ok(reason) => reason.clone().unwrap_or_default(),
             Err(_) => "its threads have ended".into(),
+        }
+    }
+
+    /// Waits until the node has handed over all that it held and has left its cluster, as an operator wished,
+    /// which is never for most. Such a node is to be stopped; there is nothing left for it to do.
+    pub async fn left(&self) {
+        let mut left = self.left.clone();
+        if left.wait_for(|left| *left).await.is_err() {
+            // Its threads have ended for another reason, which is told elsewhere.
+            std::future::pending::<()>().await;
         }
     }
 

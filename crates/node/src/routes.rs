@@ -13,7 +13,9 @@ use anello_protocol::{
     key::KeyHash,
     message::{
         Message,
-        admin::{AlterKeyspace, DescribeCluster, DescribeNode, FetchCluster, StartRepair},
+        admin::{
+            AlterKeyspace, AlterRing, DescribeCluster, DescribeNode, FetchCluster, StartRepair,
+        },
         client::{Get, LocateKey, Write},
         gossip::GossipPacket,
         hint::{CheckHints, MarkForRepair, MintHint, ReadHints, RequestCredit, StoreHint},
@@ -68,6 +70,7 @@ pub(crate) struct MembershipRefs {
     pub(crate) fetch: ActorRef<FetchCluster>,
     pub(crate) describe: ActorRef<DescribeCluster>,
     pub(crate) alter: ActorRef<AlterKeyspace>,
+    pub(crate) alter_ring: ActorRef<AlterRing>,
 }
 
 /// See the head of this file. Clones are the same.
@@ -185,6 +188,7 @@ impl Routes {
             .serve(self.fetch())
             .serve(self.describe())
             .serve(self.alter())
+            .serve(self.alter_ring())
             .serve(self.status())
             .build()
     }
@@ -285,6 +289,11 @@ impl Routes {
     /// To the node's membership.
     pub(crate) fn alter(&self) -> ActorRef<AlterKeyspace> {
         self.to_membership(|refs| &refs.alter)
+    }
+
+    /// To the node's membership.
+    pub(crate) fn alter_ring(&self) -> ActorRef<AlterRing> {
+        self.to_membership(|refs| &refs.alter_ring)
     }
 
     /// The node's own figures.

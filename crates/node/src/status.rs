@@ -12,13 +12,15 @@ use std::{
 
 use actix::Recipient;
 use anello_antientropy::{
+    HandoverFigures, Obstacle,
     actor::{AskFigures, AskProgress},
     purge,
 };
 use anello_protocol::{
     id::{Epoch, NodeId},
     message::admin::{
-        DescribeNode, HintStatus, NodeStatus, QueueStatus, RepairStatus, TombstoneStatus,
+        AwaitedStatus, DescribeNode, HintStatus, NodeStatus, QueueStatus, RepairStatus,
+        TombstoneStatus, TransferStatus,
     },
 };
 use anello_replica::{
@@ -32,7 +34,7 @@ use tokio::{
     time::{self, timeout_at},
 };
 
-use crate::{arbiter::Order, rocks::RocksStore, steward::StewardFigures};
+use crate::{arbiter::Order, handing_over::Pace, rocks::RocksStore, steward::StewardFigures};
 
 /// Questions that may wait.
 const WAITING_MAX: usize = 64;
@@ -119,7 +121,7 @@ impl Sources {
     async fn gather(&self) -> NodeStatus {
         let Self { node, status, store, steward, .. } = self;
         let by = time::Instant::now() + GATHER_MAX;
-        let (in_flight, hints, purge, queues, repair) = tokio::join!(
+        let (in_flight, hints, purge, queues, (repair, transfers)) = tokio::join!(
             in_flight(&self.coordinators, by),
             answer_of(steward.hints.send(DescribeHints), by),
             answer_of(steward.purge.send(purge::Report), by),
@@ -154,6 +156,7 @@ impl Sources {
             },
             quarantine,
             read_only: store.read_only(),
+            transfers,
         }
     }
 
@@ -180,7 +183,7 @@ impl Sources {
         }
     }
 
-    async fn repair(&self, by: time::Instant) -> RepairStatus {
+    async fn repair(&self, by: time::Instant) -> (RepairStatus, Option<TransferStatus>) {
         let merkle = &self.steward.merkle;
         let progress = merkle.send(AskProgress);
         let figures = merkle.send(AskFigures);
@@ -188,7 +191,11 @@ impl Sources {
         let parts =
             progress.map_or((0, 0), |it| (as_u32(it.total + it.comparing), as_u32(it.done)));
         let figures = answer_of(figures, by).await;
-        RepairStatus {
+        let transfers = figures.handover.as_ref().map(|handover| {
+            let pace = self.steward.pace.lock().unwrap_or_else(PoisonError::into_inner);
+            transfer_status(handover, &pace)
+        });
+        let repair = RepairStatus {
             last_round_ms: figures.last_round_ms,
             rounds: figures.complete_up_to,
             partitions_held: as_u32(figures.partitions_held),
@@ -203,7 +210,8 @@ impl Sources {
             trees_scrubbed: figures.trees_scrubbed,
             leaves_mended: figures.leaves_mended,
             round_parts: parts,
-        }
+        };
+        (repair, transfers)
     }
 }
 
@@ -228,6 +236,26 @@ async fn answer_of<T: Default, E>(
 fn hint_status(kept: OwnerFigures) -> HintStatus {
     let OwnerFigures { count, bytes, oldest_s, .. } = kept;
     HintStatus { count, bytes, oldest_s }
+}
+
+fn transfer_status(handover: &HandoverFigures, pace: &Pace) -> TransferStatus {
+    let awaited = handover.awaited.iter().map(|(node, awaited)| {
+        let obstacle = awaited.obstacle.map(|obstacle| match obstacle {
+            Obstacle::Unreachable => "it can't be reached".to_owned(),
+            Obstacle::Quarantined => "it shows nothing while it is quarantined".to_owned(),
+        });
+        (node.clone(), AwaitedStatus { trees: awaited.trees, obstacle })
+    });
+    TransferStatus {
+        change: handover.change,
+        filling: handover.filling,
+        serving: handover.serving,
+        awaited: awaited.collect(),
+        keys: handover.keys_fetched,
+        bytes: handover.bytes_fetched,
+        bytes_per_s: pace.bytes_per_s(),
+        left_s: pace.left().map(|left| left.as_secs()),
+    }
 }
 
 fn as_u32(count: u64) -> u32 {

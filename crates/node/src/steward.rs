@@ -27,6 +27,7 @@ use tokio::{sync::mpsc, time::interval};
 
 use crate::{
     arbiter::Order,
+    handing_over::{Pace, Words},
     node::StartError,
     rocks::{CommitLook, RocksStore},
     routes::{Routes, StewardRefs},
@@ -51,6 +52,8 @@ pub(crate) struct StewardParts {
     pub(crate) memory: Memory,
     /// Told why what the node holds must be shown to nobody, or that it may be shown.
     pub(crate) unfit: mpsc::UnboundedSender<Option<String>>,
+    /// Told what the node is through with while the ring changes.
+    pub(crate) handed_over: mpsc::UnboundedSender<merkle::HandedOver>,
 }
 
 /// What the store remembers of the node's last life.
@@ -76,6 +79,8 @@ pub(crate) struct StewardFigures {
     pub(crate) purge: Recipient<purge::Report>,
     /// What waits for the disk.
     pub(crate) commits: Arc<Mutex<CommitLook>>,
+    /// How fast the node is filled while the ring changes.
+    pub(crate) pace: Arc<Mutex<Pace>>,
 }
 
 impl Steward {
@@ -110,9 +115,9 @@ struct Actors {
 
 impl Actors {
     fn start(parts: StewardParts) -> io::Result<Self> {
-        let StewardParts { node, identity, store, routes, hints, memory, unfit } = parts;
+        let StewardParts { node, identity, store, routes, hints, memory, .. } = parts;
         let peers = Peers::new(identity, PeersConfig::default())?;
-        let quarantine = start_quarantine(&node, &store, &memory, unfit);
+        let quarantine = start_quarantine(&node, &store, &memory, parts.unfit);
         let others = peers.clone();
         let hints = HintStoreActor::new(HintStoreParts {
             node: node.clone(),
@@ -134,6 +139,7 @@ impl Actors {
             others: Box::new(move |node| NodeRefs::peer(&others, node)),
             in_step: quarantine.clone().recipient(),
             peer_quarantined: quarantine.clone().recipient(),
+            handed_over: Words(parts.handed_over).start().recipient(),
         });
         let others = peers.clone();
         let purge = PurgeActor::new(PurgeParts {
@@ -189,6 +195,7 @@ impl Actors {
             merkle: self.merkle.clone(),
             purge: self.purge.clone().recipient(),
             commits: Arc::clone(&self.commits),
+            pace: Arc::default(),
         }
     }
 

@@ -7,7 +7,8 @@
 //!
 //! Everything here is a pure function of the members: the same on every node, with no clock, no
 //! input or output, no randomness and no memory of earlier rings. What a change of the members
-//! moves is the difference between two rings, a [`TransferPlan`].
+//! moves is the difference between two rings, a [`TransferPlan`]; what it means for a cluster is told by a
+//! [`forecast`].
 //!
 //! ```
 //! use anello_protocol::id::{Datacenter, Epoch, NodeId, PartitionId, Rack};
@@ -28,6 +29,7 @@
 mod claim;
 mod draw;
 mod error;
+pub mod forecast;
 mod handover;
 mod member;
 pub mod placement;

@@ -226,6 +226,11 @@ impl Running {
                     json!({ "node": id, "state": "slow", "reason": reason, "log": log }),
                 )
             }
+            Change::Left => (
+                Tone::Plain,
+                "ended in order, by itself: it has left the cluster".to_owned(),
+                json!({ "node": id, "state": "left" }),
+            ),
             Change::Died(how) => {
                 let how = how.as_deref().unwrap_or("nobody saw how");
                 (

@@ -1,7 +1,7 @@
 //! One node as `fleet up` watches it: what its process is, and what has become of it since the last look.
 
 use std::{
-    process::Child,
+    process::{Child, ExitStatus},
     time::{Duration, Instant},
 };
 
@@ -38,6 +38,8 @@ pub(super) enum Change {
     Slow(Option<String>),
     /// Its process ended because a person wanted it to.
     Stopped,
+    /// Its process ended by itself and in order, as that of a node does which has left its cluster.
+    Left,
     /// Its process ended by itself; how, if it is known.
     Died(Option<String>),
 }
@@ -90,7 +92,11 @@ impl Watched {
             (Some(_), None) => {
                 self.phase = Phase::Down;
                 let wanted = process::is_wanted_down(layout, id);
-                Some(if wanted { Change::Stopped } else { Change::Died(ended) })
+                Some(match ended {
+                    _ if wanted => Change::Stopped,
+                    Some(status) if status.success() => Change::Left,
+                    ended => Change::Died(ended.map(|status| status.to_string())),
+                })
             }
             (_, Some(pid)) => {
                 self.phase = Phase::Starting { pid, since: now, reported_slow: false };
@@ -123,10 +129,10 @@ impl Watched {
     }
 
     /// How its process ended, if it was started here and did since the last look.
-    fn reap(&mut self) -> Option<String> {
+    fn reap(&mut self) -> Option<ExitStatus> {
         let status = self.child.as_mut()?.try_wait().ok()??;
         self.child = None;
-        Some(status.to_string())
+        Some(status)
     }
 }
 

@@ -15,6 +15,14 @@ name     = "last"
 conflict = "lww"
 "#;
 
+const FOUR_NODES: &str = r#"
+name       = "four"
+partitions = 64
+[[datacenter]]
+name  = "eu"
+racks = { a = 2, b = 1, c = 1 }
+"#;
+
 const ONE_NODE: &str = r#"
 name       = "one"
 partitions = 16
@@ -107,6 +115,26 @@ fn the_cluster_shows_itself() {
     fleet
         .run(&["keyspace", "alter", "sessions", "--read", "three"])
         .fails(1, "asks for 3 replicas");
+    let plan = json(&fleet.run(&[
+        "node",
+        "join",
+        "--plan",
+        "--datacenter",
+        "eu",
+        "--rack",
+        "a",
+        "--id",
+        "eu-a-2",
+        "--json",
+    ]));
+    assert_eq!(plan["what"], "eu-a-2 joining");
+    assert!(plan["gains"]["eu-a-2"]["partitions"].as_u64().unwrap() > 0, "{plan}");
+    let plan = fleet.run(&["node", "leave", "eu-c-1", "--plan"]).succeeds();
+    assert!(plan.contains("has 2 racks for 3 replicas"), "{plan}");
+    fleet.run(&["node", "leave", "eu-c-1"]).fails(2, "--yes");
+    fleet.run(&["node", "remove", "eu-x-1", "--yes"]).fails(1, "no member of the cluster");
+    assert!(fleet.run(&["node", "drain", "eu-a-1"]).succeeds().contains("can be stopped"));
+
     fleet.run(&["keyspace", "drop", "sessions"]).fails(2, "--yes");
     let dropped = json(&fleet.run(&["keyspace", "drop", "sessions", "--yes", "--json"]));
     assert_eq!(dropped["dropped"], "sessions");
@@ -215,4 +243,35 @@ fn too_few_replicas_is_exit_code_5() {
     let put = fleet.run(&["put", "l", "v", "--node", &there, "--consistency", "each_quorum"]);
     put.fails(5, "anello status");
     assert_eq!(fleet.run(&["get", "k", "--consistency", "one"]).succeeds(), "v");
+}
+
+#[test]
+fn a_node_leaves_and_the_others_have_all_that_it_had() {
+    let fleet = Fleet::up(FOUR_NODES, 4);
+    fleet.until(&["status"], |shown| shown.out.contains("4 of 4 nodes reachable")).succeeds();
+    for at in 0..50 {
+        fleet.run(&["put", &format!("key {at}"), "v"]).succeeds();
+    }
+    let done = json(&fleet.run(&[
+        "node",
+        "leave",
+        "eu-a-2",
+        "--yes",
+        "--wait",
+        "--json",
+        "--node",
+        &fleet.quic(0),
+    ]));
+    assert_eq!(done["began"], "eu-a-2 leaving");
+    assert_eq!(done["done"], true);
+    let status = json(&fleet.run(&["status", "--json", "--node", &fleet.quic(0)]));
+    let nodes = status["nodes"].as_array().unwrap();
+    assert!(nodes.iter().all(|node| node["id"] != "eu-a-2"), "{status}");
+    assert!(status["change"].is_null(), "{status}");
+    for at in 0..50 {
+        let key = format!("key {at}");
+        assert_eq!(fleet.run(&["get", &key, "-r", "3"]).succeeds(), "v");
+    }
+    let again = ["node", "leave", "eu-a-2", "--yes", "--node", &fleet.quic(0)];
+    fleet.run(&again).fails(1, "any more");
 }

@@ -22,6 +22,8 @@ fn bad_usage_is_one_line_that_says_where_the_help_is() {
         (&["get"], "<KEY>; see `anello get --help`"),
         (&["get", "k", "--timeout", "soon"], "such as 500ms, 5s or 1m; see `anello get --help`"),
         (&["keyspace", "create", "k", "--read", "each_quorum"], "a level of writes"),
+        (&["node", "weight", "n", "0"], "above 0 and at most 100"),
+        (&["node", "join", "--datacenter", "eu", "--rack", "a"], "say --plan"),
     ] {
         run(dir.path(), args).fails(2, words);
     }

@@ -16,11 +16,13 @@ use std::{
 
 use anello_client::{Client, ClientBuilder, TlsPem};
 use anello_protocol::{
-    cluster::{ClusterState, Keyspace, KeyspaceConfig, Member, MemberState},
+    cluster::{
+        ClusterState, Keyspace, KeyspaceConfig, Member, MemberState, Phase, Purpose, RingChange,
+    },
     id::{ClusterName, Epoch, KeyspaceId, NodeId},
     key::Key,
     message::{
-        admin::{AlterError, AlterKeyspace, FetchCluster, KeyspaceChange},
+        admin::{AlterError, AlterKeyspace, AlterRing, FetchCluster, KeyspaceChange, RingRequest},
         client::{Answer, ContextToken, Found, FoundVersion, Get, RequestError, Write, Written},
     },
     time::HybridTime,
@@ -226,6 +228,7 @@ impl FakeNode {
 impl Inner {
     fn router(self: &Arc<Self>) -> Router {
         let (get, write, alter, fetch) = (self.clone(), self.clone(), self.clone(), self.clone());
+        let ring = self.clone();
         Router::builder()
             .serve(ActorRef::function(move |call| get.get(call)))
             .serve(ActorRef::function(move |call| write.write(call)))
@@ -236,6 +239,10 @@ impl Inner {
             }))
             .serve(ActorRef::function(move |call: Call<AlterKeyspace>| {
                 call.reply.send(alter.world.alter(call.message));
+                Ok(())
+            }))
+            .serve(ActorRef::function(move |call: Call<AlterRing>| {
+                call.reply.send(ring.world.alter_ring(call.message.change));
                 Ok(())
             }))
             .build()
@@ -319,6 +326,51 @@ impl World {
             })),
             KeyspaceChange::Drop => Err(AlterError::NoSuchKeyspace(name)),
         }
+    }
+
+    fn alter_ring(&self, change: RingRequest) -> Result<Epoch, AlterError> {
+        let RingRequest::Leave(node) = change else {
+            return Err(AlterError::Invalid("a fake can only leave".into()));
+        };
+        let under_way = self.state.lock().unwrap().change.as_ref().map(|it| it.purpose.to_string());
+        match under_way {
+            Some(what) => Err(AlterError::UnderWay(what)),
+            None => Ok(self.begin_change(Purpose::Leave(node.clone()), |state| {
+                let member = state.members.get_mut(&node);
+                member.expect("it is a member").state = MemberState::Leaving;
+            })),
+        }
+    }
+
+    /// Begins a change of the ring, with every partition on its way.
+    pub(crate) fn begin_change(
+        &self,
+        purpose: Purpose,
+        change: impl FnOnce(&mut ClusterState),
+    ) -> Epoch {
+        self.epoch(|state| {
+            let (old, began) = (state.layout(), state.epoch.next());
+            change(state);
+            let phases = vec![Phase::Filling; state.partitions as usize];
+            state.change = Some(Box::new(RingChange { began, asked: began, purpose, old, phases }));
+        })
+    }
+
+    /// Takes a node into the cluster, to be filled first.
+    pub(crate) fn begin_join(&self, node: &FakeNode) {
+        let member = member(node.id.as_str(), &node.address.to_string());
+        self.begin_change(Purpose::Join([node.id.clone()].into()), |state| {
+            let joining = Member { state: MemberState::Joining, ..member };
+            state.members.insert(node.id.clone(), joining);
+        });
+    }
+
+    /// All partitions enter a phase of the change that is under way.
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.epoch(|state| {
+            let change = state.change.as_mut().expect("there is one");
+            change.phases.fill(phase);
+        });
     }
 
     /// Adds a keyspace that nobody has told the clients of.

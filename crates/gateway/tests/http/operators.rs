@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use anello_protocol::{
-    cluster::{KeyspaceConfig, Replication},
-    id::{Datacenter, KeyspaceName},
+    cluster::{KeyspaceConfig, Phase, Purpose, Replication, RingChange},
+    id::{Datacenter, Epoch, KeyspaceName, NodeId},
     message::{
-        admin::{AlterError, KeyspaceChange},
+        admin::{AlterError, AwaitedStatus, KeyspaceChange, RingRequest, TransferStatus},
         client::RequestError,
     },
     version::ConflictRule,
@@ -51,8 +51,86 @@ fn the_cluster_as_the_node_sees_it() {
             "http": "127.0.0.1:7480", "state": "up", "reachable": true, "phi": 1000.0, "verdict": "heard of 0.2 s ago",
             "partitions": 256, "version": "0.1.0",
         }],
+        "change": null,
     });
     assert_eq!(gateway.get("/admin/cluster").json(), expected);
+}
+
+#[test]
+fn a_change_of_the_ring_is_shown() {
+    let gateway = Gateway::start();
+    if let Some(state) = &mut gateway.state().cluster {
+        let mut phases = vec![Phase::Done; 256];
+        phases[3] = Phase::Filling;
+        phases[4] = Phase::Filling;
+        phases[5] = Phase::Serving;
+        let purpose = Purpose::Leave(NodeId::new("eu-a-2").unwrap());
+        let (began, asked, old) = (Epoch(7), Epoch(7), state.layout());
+        state.change = Some(Box::new(RingChange { began, asked, purpose, old, phases }));
+    }
+    let expected = json!({
+        "what": "eu-a-2 leaving", "began": 7,
+        "partitions": {"filling": 2, "serving": 1, "done": 253},
+    });
+    assert_eq!(gateway.get("/admin/cluster").json()["change"], expected);
+
+    let awaited = AwaitedStatus { trees: 4, obstacle: Some("it can't be reached".into()) };
+    gateway.state().status.transfers = Some(TransferStatus {
+        change: Epoch(7),
+        filling: 2,
+        serving: 1,
+        awaited: BTreeMap::from([(NodeId::new("eu-b-1").unwrap(), awaited)]),
+        keys: 30,
+        bytes: 9_000,
+        bytes_per_s: 300,
+        left_s: Some(11),
+    });
+    let expected = json!({
+        "in_flight": 3, "filling": 2, "serving": 1,
+        "awaited": {"eu-b-1": {"trees": 4, "obstacle": "it can't be reached"}},
+        "keys": 30, "bytes": 9_000, "bytes_per_s": 300, "left_s": 11,
+    });
+    assert_eq!(gateway.get("/admin/status").json()["transfers"], expected);
+}
+
+#[test]
+fn nodes_leave_and_are_removed() {
+    let gateway = Gateway::start();
+    let post = |path: &str| gateway.ask(&format!("POST {path}"), &[], b"");
+    let (leave, remove) = ("/admin/leave", "/admin/nodes/eu-a-1/remove");
+    let me = NodeId::new("eu-a-1").unwrap();
+    for (path, began, change) in [
+        (leave, "eu-a-1 leaving", RingRequest::Leave(me.clone())),
+        (remove, "eu-a-1 being removed", RingRequest::Remove(me.clone())),
+    ] {
+        let answer = post(path);
+        assert_eq!((answer.status, answer.json()), (202, json!({"epoch": 2, "began": began})));
+        assert_eq!(gateway.state().ring_altered.pop().unwrap().change, change);
+        assert_eq!(gateway.ask(&format!("POST {path}"), &[], b"{}").status, 400);
+    }
+    let answer = post("/admin/nodes/eu-x-9/remove");
+    assert_eq!(answer.error(), (404, "not_found".into()));
+    assert!(answer.json()["message"].as_str().unwrap().contains("members are: eu-a-1"));
+    assert!(gateway.state().ring_altered.is_empty());
+    for (error, status, code) in [
+        (AlterError::Invalid("eu-a-1 is the last node of the cluster".into()), 400, "bad_request"),
+        (AlterError::UnderWay("eu-a-2 joining".into()), 409, "conflict"),
+        (AlterError::Unavailable { required: 2, alive: 1 }, 503, "unavailable"),
+        (AlterError::Timeout, 504, "timeout"),
+    ] {
+        gateway.state().alter = Err(error);
+        for path in [leave, remove] {
+            assert_eq!(post(path).error(), (status, code.into()), "{path}");
+        }
+    }
+    // Who was removed once stays so: to say it again is no mistake.
+    if let Some(state) = &mut gateway.state().cluster {
+        state.removed.insert(NodeId::new("eu-x-9").unwrap());
+    }
+    gateway.state().alter = Ok(Epoch(9));
+    assert_eq!(post("/admin/nodes/eu-x-9/remove").status, 202);
+    gateway.state().cluster = None;
+    assert_eq!(post(leave).error(), (503, "unavailable".into()));
 }
 
 #[test]
@@ -99,7 +177,10 @@ fn the_nodes_own_figures() {
             "oldest_unverified_s": null, "running": 0, "waiting": 0, "trees_scrubbed": 0,
             "leaves_mended": 0,
         },
-        "transfers": {"in_flight": 0},
+        "transfers": {
+            "in_flight": 0, "filling": 0, "serving": 0, "awaited": {}, "keys": 0, "bytes": 0,
+            "bytes_per_s": 0, "left_s": null,
+        },
         "tombstones": {"held": 0, "purged": 0, "waiting": {}},
         "quarantine": null,
         "read_only": null,
@@ -187,6 +268,7 @@ fn bad_changes_of_keyspaces_are_refused() {
         (AlterError::Invalid("there is no datacenter us".into()), 400, "bad_request"),
         (AlterError::NoSuchKeyspace(carts), 404, "no_such_keyspace"),
         (AlterError::Unavailable { required: 2, alive: 1 }, 503, "unavailable"),
+        (AlterError::UnderWay("eu-a-2 joining".into()), 409, "conflict"),
         (AlterError::Timeout, 504, "timeout"),
     ] {
         gateway.state().alter = Err(error);

@@ -17,8 +17,8 @@ use anello_protocol::{
     message::{
         Message,
         admin::{
-            AlterError, AlterKeyspace, ClusterView, HintStatus, NodeStatus, NodeView, QueueStatus,
-            RepairStarted, RepairStatus, TombstoneStatus,
+            AlterError, AlterKeyspace, AlterRing, ClusterView, HintStatus, NodeStatus, NodeView,
+            QueueStatus, RepairStarted, RepairStatus, TombstoneStatus,
         },
         client::{
             Answer, ContextToken, Found, FoundVersion, Get, KeyLocation, LocateKey, Place,
@@ -66,6 +66,7 @@ pub(crate) struct State {
     pub(crate) writes: Vec<(Write, CallContext)>,
     pub(crate) located: Vec<LocateKey>,
     pub(crate) altered: Vec<AlterKeyspace>,
+    pub(crate) ring_altered: Vec<AlterRing>,
     /// What reads find, and writes come to.
     pub(crate) found: Result<Answer<Found>, CallError>,
     pub(crate) written: Result<Answer<Written>, CallError>,
@@ -119,6 +120,7 @@ impl Backstage {
             writes: vec![],
             located: vec![],
             altered: vec![],
+            ring_altered: vec![],
             found: Ok(found(&[value(b"v")])),
             written: Ok(Ok(Written { context: token("ctx") }).into()),
             hold_writes: false,
@@ -170,6 +172,7 @@ impl Backstage {
                 tombstones: TombstoneStatus::default(),
                 quarantine: None,
                 read_only: None,
+                transfers: None,
             },
         })))
     }
@@ -188,6 +191,7 @@ impl Backstage {
 
     fn backend(&self) -> Backend {
         Backend {
+            node: member().id,
             get: self.actor(|state, call| {
                 state.gets.push((call.message, call.context));
                 state.found.clone().map(|answer| call.reply.send(answer))
@@ -212,6 +216,11 @@ impl Backstage {
             }),
             alter: self.actor(|state, call| {
                 state.altered.push(call.message);
+                call.reply.send(state.alter.clone());
+                Ok(())
+            }),
+            alter_ring: self.actor(|state, call| {
+                state.ring_altered.push(call.message);
                 call.reply.send(state.alter.clone());
                 Ok(())
             }),

@@ -119,7 +119,7 @@ pub enum RingRequest {
 /// Why the cluster was not changed.
 #[derive(Clone, Debug, Error, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AlterError {
-    /// The change makes no sense, or is not possible while the cluster holds data.
+    /// The change makes no sense, or is not possible as the cluster is.
     #[error("{0}")]
     Invalid(String),
     /// There is no such keyspace to drop.
@@ -183,6 +183,38 @@ pub struct NodeStatus {
     pub quarantine: Option<String>,
     /// Why it takes no writes, if it doesn't.
     pub read_only: Option<String>,
+    /// What it has to do for the change of the ring that is under way, if one is.
+    pub transfers: Option<TransferStatus>,
+}
+
+/// What a node has to do for a change of the ring.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransferStatus {
+    /// The change: the epoch that it began with.
+    pub change: Epoch,
+    /// Partitions that it is being filled with, or others are, and that are not in step here yet.
+    pub filling: u64,
+    /// Partitions whose new owners are read, and that are not in step here yet.
+    pub serving: u64,
+    /// Who has what is missing here.
+    pub awaited: BTreeMap<NodeId, AwaitedStatus>,
+    /// Keys that were fetched for the change, since the node took part in it or was started.
+    pub keys: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many bytes were fetched a second of late.
+    pub bytes_per_s: u64,
+    /// About how many seconds it takes until the node is filled; none if that can't be told.
+    pub left_s: Option<u64>,
+}
+
+/// What a node awaits from another one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwaitedStatus {
+    /// How many trees, each a partition of a keyspace.
+    pub trees: u64,
+    /// What stands in the way, if anything does.
+    pub obstacle: Option<String>,
 }
 
 /// What waits inside a node.

@@ -442,6 +442,19 @@ pub(crate) fn node_status() -> NodeStatus {
         },
         quarantine: Some("away for 12 days".into()),
         read_only: Some("the disk is full".into()),
+        transfers: Some(TransferStatus {
+            change: Epoch(7),
+            filling: 40,
+            serving: 3,
+            awaited: BTreeMap::from([(
+                node("eu-b-1"),
+                AwaitedStatus { trees: 80, obstacle: Some("it can't be reached".into()) },
+            )]),
+            keys: 1_200,
+            bytes: 1 << 20,
+            bytes_per_s: 65_536,
+            left_s: Some(90),
+        }),
     }
 }
 
