@@ -1,7 +1,9 @@
 //! `anello-sim`: runs seeds, and replays one with everything that happens in it.
 
 use std::{
+    fs,
     ops::Range,
+    path::PathBuf,
     process::ExitCode,
     sync::{
         Mutex, PoisonError,
@@ -11,14 +13,19 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use anello_sim::run::{Counters, Outcome, Settings, replay_command, run};
+use anello_sim::{
+    run::{Counters, Outcome, Settings, replay_command, run},
+    scale,
+};
 use anyhow::{Context, bail};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 /// Simulates fleets and checks what Anello promises.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Run this seed, and show how much happened.
     #[arg(long)]
     seed: Option<u64>,
@@ -39,6 +46,22 @@ struct Args {
     threads: usize,
 }
 
+#[derive(Subcommand)]
+enum Command {
+    /// Measures membership as the cluster grows, and prints a table.
+    Scale {
+        /// With how many nodes, one run each.
+        #[arg(long, value_delimiter = ',', default_value = "10,30,100,300,1000")]
+        nodes: Vec<usize>,
+        /// What the runs are drawn from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Also draws a figure, into this file.
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
+}
+
 fn seeds(text: &str) -> anyhow::Result<Range<u64>> {
     let (from, to) = text.split_once("..").context("expected FROM..TO")?;
     Ok(from.parse()?..to.parse()?)
@@ -46,6 +69,9 @@ fn seeds(text: &str) -> anyhow::Result<Range<u64>> {
 
 fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
+    if let Some(Command::Scale { nodes, seed, svg }) = args.command {
+        return measure(&nodes, seed, svg);
+    }
     if let Some(seed) = args.seed {
         let outcome = run(Settings { is_traced: args.trace, ..Settings::of(seed) });
         println!("{:#?}\nhistory {:016x}", outcome.counters, outcome.history_hash);
@@ -95,6 +121,20 @@ fn main() -> anyhow::Result<ExitCode> {
     println!("together {sum:?}");
     println!("{count} seeds in {:.1?}, {} failed", began.elapsed(), failed.len());
     Ok(code(!failed.is_empty()))
+}
+
+fn measure(nodes: &[usize], seed: u64, svg: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let mut measured = Vec::new();
+    for nodes in nodes {
+        let began = Instant::now();
+        measured.push(scale::measure(*nodes, seed)?);
+        eprintln!("{nodes} nodes: measured in {:.1?}", began.elapsed());
+    }
+    print!("{}", scale::table(&measured));
+    if let Some(file) = svg {
+        fs::write(&file, scale::svg(&measured)).with_context(|| format!("{}", file.display()))?;
+    }
+    Ok(code(measured.iter().any(|measured| measured.false_verdicts > 0)))
 }
 
 fn show(seed: u64, outcome: &Outcome) {
