@@ -26,10 +26,10 @@ pub const ROUND_S: f64 = 0.25;
 /// Within what time the nodes start.
 const STARTS: Duration = Duration::from_secs(1);
 /// Long enough for detectors to know what is usual.
-const WARMING: Duration = Duration::from_secs(30);
-const RESTING: Duration = Duration::from_secs(30);
+const WARMING: Duration = Duration::from_secs(20);
+const RESTING: Duration = Duration::from_secs(20);
 /// After each change, until traffic is as before.
-const SETTLING: Duration = Duration::from_secs(10);
+const SETTLING: Duration = Duration::from_secs(6);
 /// How many nodes are killed, one after the other.
 const DEATHS: usize = 3;
 const SLICE: Duration = Duration::from_millis(100);
