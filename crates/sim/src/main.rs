@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anello_sim::{
@@ -56,6 +56,9 @@ enum Command {
         /// What the runs are drawn from.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// For how many seconds of their time the nodes rest before anything happens.
+        #[arg(long, default_value_t = 40)]
+        rest: u64,
         /// Also draws a figure, into this file.
         #[arg(long, value_name = "FILE")]
         svg: Option<PathBuf>,
@@ -69,8 +72,8 @@ fn seeds(text: &str) -> anyhow::Result<Range<u64>> {
 
 fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
-    if let Some(Command::Scale { nodes, seed, svg }) = args.command {
-        return measure(&nodes, seed, svg);
+    if let Some(Command::Scale { nodes, seed, rest, svg }) = args.command {
+        return measure(&nodes, seed, Duration::from_secs(rest), svg);
     }
     if let Some(seed) = args.seed {
         let outcome = run(Settings { is_traced: args.trace, ..Settings::of(seed) });
@@ -123,11 +126,16 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(code(!failed.is_empty()))
 }
 
-fn measure(nodes: &[usize], seed: u64, svg: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+fn measure(
+    nodes: &[usize],
+    seed: u64,
+    rest: Duration,
+    svg: Option<PathBuf>,
+) -> anyhow::Result<ExitCode> {
     let mut measured = Vec::new();
     for nodes in nodes {
         let began = Instant::now();
-        measured.push(scale::measure(*nodes, seed)?);
+        measured.push(scale::measure(*nodes, seed, rest)?);
         eprintln!("{nodes} nodes: measured in {:.1?}", began.elapsed());
     }
     print!("{}", scale::table(&measured));

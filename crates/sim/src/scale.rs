@@ -25,11 +25,8 @@ use crate::rng::Rng;
 pub const ROUND_S: f64 = 0.25;
 /// Within what time the nodes start.
 const STARTS: Duration = Duration::from_secs(1);
-/// Long enough for detectors to know what is usual.
-const WARMING: Duration = Duration::from_secs(20);
-const RESTING: Duration = Duration::from_secs(20);
 /// After each change, until traffic is as before.
-const SETTLING: Duration = Duration::from_secs(6);
+const SETTLING: Duration = Duration::from_secs(4);
 /// How many nodes are killed, one after the other.
 const DEATHS: usize = 3;
 const SLICE: Duration = Duration::from_millis(100);
@@ -91,8 +88,9 @@ impl Spread {
     }
 }
 
-/// Runs a cluster of so many nodes. The same seed measures the same.
-pub fn measure(nodes: usize, seed: u64) -> anyhow::Result<Measured> {
+/// Runs a cluster of so many nodes, which rests for so long before anything happens, and is measured in the
+/// second half of that. The same seed measures the same.
+pub fn measure(nodes: usize, seed: u64, rest: Duration) -> anyhow::Result<Measured> {
     ensure!(nodes >= 2 * DEATHS, "a cluster of {nodes} does not bear {DEATHS} deaths");
     let mut course = Course {
         world: World::new(seed, nodes + 1),
@@ -101,7 +99,7 @@ pub fn measure(nodes: usize, seed: u64) -> anyhow::Result<Measured> {
         false_verdicts: 0,
     };
     let formed_s = course.form()?;
-    let rest = course.rest();
+    let rest = course.rest(rest / 2);
     let (epoch, epoch_sent) = course.change_keyspace(&rest)?;
     let (join, greeting, settled_s) = course.join()?;
     let death = course.deaths()?;
@@ -154,13 +152,13 @@ impl Course {
         Ok(took)
     }
 
-    fn rest(&mut self) -> Rest {
-        self.pass(WARMING);
+    fn rest(&mut self, half: Duration) -> Rest {
+        self.pass(half);
         self.world.take_sent();
-        self.pass(RESTING);
+        self.pass(half);
         let sent = self.world.take_sent();
         let sent = &sent[..self.nodes];
-        let seconds = RESTING.as_secs_f64();
+        let seconds = half.as_secs_f64();
         let frames: u64 = sent.iter().map(|sent| sent.frames).sum();
         Rest {
             bytes_s: sent.iter().map(|sent| sent.bytes as f64 / seconds).collect(),
@@ -245,7 +243,7 @@ impl Course {
             self.count_false();
             for (_, node, told) in std::mem::take(&mut self.world.told) {
                 if let Told::Refused(reason) = told {
-                    bail!("node {node} can't serve: {reason}");
+                    bail!("node {node} refuses: {reason}");
                 }
             }
             self.world.run(SLICE);

@@ -226,11 +226,11 @@ impl Membership {
     }
 
     /// A member acts under that state.
-    pub(super) fn learned(&mut self, from: NodeId, epoch: Epoch) {
+    pub(super) fn learned(&mut self, from: &NodeId, epoch: Epoch) {
         if let Some(spread) = &mut self.errands.spread
             && epoch >= spread.epoch
         {
-            spread.awaited.remove(&from);
+            spread.awaited.remove(from);
         }
     }
 }

@@ -78,11 +78,7 @@ pub(super) enum Told {
     Epoch(Epoch),
     /// Another one can be reached, or not.
     Reachable(usize, bool),
-    /// It serves.
-    Ready,
-    /// A change of a keyspace was answered, and whether it was made.
-    Altered(bool),
-    /// It can never serve.
+    /// It will not do what it was asked for, or can never serve, and why.
     Refused(String),
 }
 
@@ -230,9 +226,11 @@ impl World {
                     self.nodes[number].wakes_at = Some(at);
                     self.schedule.at(at, (number, Event::Wake));
                 }
-                Effect::Answer { result, .. } => self.tell(number, Told::Altered(result.is_ok())),
+                Effect::Answer { result: Err(why), .. } => {
+                    self.tell(number, Told::Refused(why.to_string()));
+                }
                 Effect::Event(event) => self.event(number, event),
-                Effect::Thaw | Effect::Note(_) => {}
+                Effect::Answer { .. } | Effect::Thaw | Effect::Note(_) => {}
             }
         }
         if let Some(caller) = caller {
@@ -254,9 +252,10 @@ impl World {
             MembershipEvent::Reachability { node, reachable, .. } => {
                 Told::Reachable(self.numbers[&node], reachable)
             }
-            MembershipEvent::Ready => Told::Ready,
             MembershipEvent::Refused(reason) => Told::Refused(reason),
-            MembershipEvent::NotReady(_) | MembershipEvent::LostDisk => return,
+            MembershipEvent::Ready | MembershipEvent::NotReady(_) | MembershipEvent::LostDisk => {
+                return;
+            },
         };
         self.tell(number, told);
     }
