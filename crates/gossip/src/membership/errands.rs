@@ -21,6 +21,9 @@ use crate::{
     change::{self, Change},
 };
 
+/// To how many at once the newest state is sent by the one who had it voted on. In a larger cluster those that
+/// know it tell the others.
+const TOLD_AT_ONCE: usize = 64;
 /// The most changes that wait at a time.
 const MAX_ERRANDS: usize = 64;
 
@@ -217,7 +220,10 @@ impl Membership {
             return;
         }
         spread.asks_again = self.now + self.config.timing.ballot / 4;
-        let awaited: Vec<NodeId> = spread.awaited.iter().cloned().collect();
+        let mut awaited: Vec<NodeId> = spread.awaited.iter().cloned().collect();
+        if awaited.len() > TOLD_AT_ONCE {
+            awaited = self.dice.pick(awaited, TOLD_AT_ONCE);
+        }
         let Some(decree) = &self.record.decree else { return };
         for node in awaited {
             let decided = GossipBody::Decided(Box::new(decree.clone()));

@@ -22,6 +22,9 @@ const NEWS_ROUNDS: u32 = 8;
 const FORGIVEN_ROUNDS: u32 = 4;
 /// A round that is late by this was held up by more than a busy machine.
 const STOOD_STILL: Duration = Duration::from_secs(2);
+/// How many are told of the cluster state in a round, of those that show that they have an older one: a state is
+/// as large as its cluster, and who is behind shows that to many at once.
+const TELLINGS: usize = 4;
 /// How many peers are told directly that the node goes; the others hear it from them.
 const GOODBYES_MAX: usize = 64;
 
@@ -31,6 +34,8 @@ pub(super) struct Rounds {
     next: Moment,
     count: u64,
     news: bool,
+    /// How many were told of the cluster state since the last round.
+    tellings: usize,
     /// When the newest cluster state came.
     newest_since: Moment,
 }
@@ -63,6 +68,7 @@ impl Membership {
         self.judge_silence();
         self.rounds.next = self.now + self.config.timing.round;
         self.rounds.count += 1;
+        self.rounds.tellings = 0;
         self.heartbeats.beat(self.now, self.epoch());
         let leaves_calm = !self.is_news();
         let fanout = self.heartbeats.partners(self.config.timing.fanout);
@@ -143,7 +149,11 @@ impl Membership {
     }
 
     fn tell_decree(&mut self, to: NodeId) {
+        if self.rounds.tellings >= TELLINGS {
+            return;
+        }
         if let Some(decree) = &self.record.decree {
+            self.rounds.tellings += 1;
             let decided = GossipBody::Decided(Box::new(decree.clone()));
             self.outbox.send_durably(To::Node(to), decided);
         }
