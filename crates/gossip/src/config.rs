@@ -118,3 +118,17 @@ impl Timing {
 fn patience(voters: usize) -> u32 {
     u32::try_from(voters.div_ceil(VOTERS)).unwrap_or(u32::MAX).max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vote_takes_longer_only_among_many() {
+        let timing = Timing::lan();
+        assert_eq!(timing.ballot_among(256), timing.ballot);
+        assert_eq!(timing.ballot_among(0), timing.ballot);
+        assert_eq!(timing.ballot_among(1_000), timing.ballot * 4);
+        assert_eq!(timing.frozen_max_among(1_000), timing.frozen_max * 4);
+    }
+}

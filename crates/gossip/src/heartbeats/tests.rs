@@ -138,3 +138,17 @@ fn strangers_have_no_heartbeat_and_a_large_cluster_is_covered_in_turns() {
     }
     assert_eq!(spoken_of.len(), 300, "all of them, the node itself included");
 }
+
+#[test]
+fn however_large_the_cluster_every_member_is_spoken_of_every_other_round() {
+    for (members, partners) in [(2, 3), (6, 3), (300, 3), (1_000, 8)] {
+        let mut a = heartbeats(0, members);
+        assert_eq!(a.partners(3), partners, "{members} members");
+        let mut spoken_of = std::collections::BTreeSet::new();
+        for _ in 0..2 * partners {
+            let GossipBody::Digest { heard, .. } = a.digest() else { panic!("a digest") };
+            spoken_of.extend(heard.into_iter().map(|beat| beat.node));
+        }
+        assert_eq!(spoken_of.len(), members);
+    }
+}
