@@ -9,10 +9,7 @@ mod peer;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::BTreeMap,
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use anello_protocol::{
     id::{Epoch, NodeId},

@@ -17,8 +17,8 @@ use anello_protocol::{
 };
 use anyhow::{bail, ensure};
 
-use self::world::{Told, World};
 pub use self::chart::{svg, table};
+use self::world::{Told, World};
 use crate::rng::Rng;
 
 /// From one round of gossip to the next, in seconds.

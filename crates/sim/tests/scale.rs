@@ -16,7 +16,10 @@ fn a_hundred_nodes_know_within_rounds_and_send_little() {
     assert!(measured.greeting.last_rounds() <= 14.0, "{measured:#?}");
     assert!(measured.death.last_rounds() <= 18.0, "{measured:#?}");
     assert!(measured.bytes_s < 32e3, "{measured:#?}");
-    assert!(measured.bytes_s_max < 2.0 * measured.bytes_s, "nobody bears the others: {measured:#?}");
+    assert!(
+        measured.bytes_s_max < 2.0 * measured.bytes_s,
+        "nobody bears the others: {measured:#?}"
+    );
     // The state is of 9 KB.
     assert!(measured.epoch_bytes < 80e3, "{measured:#?}");
     assert!(measured.epoch_bytes_max < 2.5e6, "{measured:#?}");

@@ -157,7 +157,7 @@ impl Membership {
     }
 
     /// How long a ballot waits for votes, asked for again at a quarter of it.
-    fn ballot_takes(&self) -> Duration {
+    pub(super) fn ballot_takes(&self) -> Duration {
         let voters = self.cluster.as_ref().map_or(0, |state| state.members.len());
         self.config.timing.ballot_among(voters)
     }

@@ -206,6 +206,7 @@ impl Membership {
     }
 
     fn spread_on(&mut self) {
+        let again = self.ballot_takes() / 4;
         let Some(spread) = &mut self.errands.spread else { return };
         if spread.awaited.is_empty() || self.now >= spread.ends {
             let epoch = spread.epoch;
@@ -219,7 +220,7 @@ impl Membership {
         if self.now < spread.asks_again {
             return;
         }
-        spread.asks_again = self.now + self.config.timing.ballot / 4;
+        spread.asks_again = self.now + again;
         let mut awaited: Vec<NodeId> = spread.awaited.iter().cloned().collect();
         if awaited.len() > TOLD_AT_ONCE {
             awaited = self.dice.pick(awaited, TOLD_AT_ONCE);

@@ -106,7 +106,8 @@ fn panel(left: f64, title: &str, measured: &[Measured], lines: &[Line]) -> Strin
             drawn += &format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>");
         }
         let (key, at) = (x0 + 12.0, y0 + 14.0 + 16.0 * number as f64);
-        drawn += &format!("<circle cx=\"{key}\" cy=\"{:.1}\" r=\"4\" fill=\"{colour}\"/>", at - 4.0);
+        drawn +=
+            &format!("<circle cx=\"{key}\" cy=\"{:.1}\" r=\"4\" fill=\"{colour}\"/>", at - 4.0);
         drawn += &label(key + 9.0, at, "start", line.name);
     }
     drawn

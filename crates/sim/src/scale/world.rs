@@ -4,12 +4,7 @@
 //! What a machine says to the sender of a packet at once is the reply to its call, as in the product's
 //! actor. Nothing is decided here, and everything that is random is drawn from the seed.
 
-use std::{
-    collections::BTreeMap,
-    ops::Range,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use anello_gossip::{
     Effect, Input, Membership, MembershipConfig, MembershipEvent, Ticket, Timing, To,
@@ -255,7 +250,7 @@ impl World {
             MembershipEvent::Refused(reason) => Told::Refused(reason),
             MembershipEvent::Ready | MembershipEvent::NotReady(_) | MembershipEvent::LostDisk => {
                 return;
-            },
+            }
         };
         self.tell(number, told);
     }
