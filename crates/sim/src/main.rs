@@ -135,8 +135,9 @@ fn measure(
     let mut measured = Vec::new();
     for nodes in nodes {
         let began = Instant::now();
-        measured.push(scale::measure(*nodes, seed, rest)?);
-        eprintln!("{nodes} nodes: measured in {:.1?}", began.elapsed());
+        let mut tell = |step: &str| eprintln!("{nodes} nodes: {step}, {:.1?}", began.elapsed());
+        measured.push(scale::measure(*nodes, seed, rest, &mut tell)?);
+        tell("measured");
     }
     print!("{}", scale::table(&measured));
     if let Some(file) = svg {

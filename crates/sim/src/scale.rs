@@ -89,8 +89,14 @@ impl Spread {
 }
 
 /// Runs a cluster of so many nodes, which rests for so long before anything happens, and is measured in the
-/// second half of that. The same seed measures the same.
-pub fn measure(nodes: usize, seed: u64, rest: Duration) -> anyhow::Result<Measured> {
+/// second half of that. The same seed measures the same. `tell` is told how far it is: a thousand nodes take
+/// minutes.
+pub fn measure(
+    nodes: usize,
+    seed: u64,
+    rest: Duration,
+    tell: &mut dyn FnMut(&str),
+) -> anyhow::Result<Measured> {
     ensure!(nodes >= 2 * DEATHS, "a cluster of {nodes} does not bear {DEATHS} deaths");
     let mut course = Course {
         world: World::new(seed, nodes + 1),
@@ -99,9 +105,13 @@ pub fn measure(nodes: usize, seed: u64, rest: Duration) -> anyhow::Result<Measur
         false_verdicts: 0,
     };
     let formed_s = course.form()?;
+    tell("formed");
     let rest = course.rest(rest / 2);
+    tell("rested");
     let (epoch, epoch_sent) = course.change_keyspace(&rest)?;
+    tell("a keyspace created");
     let (join, greeting, settled_s) = course.join()?;
+    tell("one more taken in");
     let death = course.deaths()?;
     let mean = |of: &[f64]| of.iter().sum::<f64>() / of.len() as f64;
     let most = |of: &[f64]| of.iter().copied().fold(0.0, f64::max);

@@ -9,7 +9,7 @@ const REST: Duration = Duration::from_secs(10);
 
 #[test]
 fn a_hundred_nodes_know_within_rounds_and_send_little() {
-    let measured = measure(100, 1, REST).expect("everything comes about");
+    let measured = measure(100, 1, REST, &mut |_| {}).expect("everything comes about");
     assert_eq!(measured.false_verdicts, 0, "{measured:#?}");
     assert!(measured.epoch.last_rounds() <= 4.0, "{measured:#?}");
     assert!(measured.join.last_rounds() <= 10.0, "{measured:#?}");
@@ -27,7 +27,8 @@ fn a_hundred_nodes_know_within_rounds_and_send_little() {
 
 #[test]
 fn one_seed_measures_the_same_and_is_drawn() {
-    let measured = [measure(12, 7, REST), measure(12, 7, REST)].map(|it| it.expect("a measure"));
+    let measured =
+        [(); 2].map(|()| measure(12, 7, REST, &mut |_| {}).expect("everything comes about"));
     assert_eq!(measured[0], measured[1]);
     let (table, svg) = (table(&measured), svg(&measured));
     assert!(table.starts_with("| nodes | 12 | 12 |\n| --- | --: | --: |\n"), "{table}");
