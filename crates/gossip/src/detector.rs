@@ -35,6 +35,21 @@ pub struct DetectorConfig {
     pub trial: Duration,
 }
 
+/// In a cluster of so many the first word of a node takes longer to reach everybody than a round or two.
+const CROWD: usize = 64;
+
+impl DetectorConfig {
+    /// How long the first word of a node may take to reach all of so many members, beside the silence that would
+    /// be suspicious anyway: what spreads from peer to peer takes rounds with the logarithm of their number.
+    /// What comes after it is on its way all the time, and no later.
+    pub(crate) fn first_word(&self, members: usize) -> Duration {
+        match members {
+            few if few < CROWD => Duration::ZERO,
+            many => self.interval * many.ilog2(),
+        }
+    }
+}
+
 /// The heartbeats of one node.
 #[derive(Clone, Debug)]
 pub(crate) struct Detector {

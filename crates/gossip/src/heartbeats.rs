@@ -90,10 +90,12 @@ impl Heartbeats {
         members: impl Iterator<Item = &'a NodeId>,
     ) {
         let mut before = std::mem::take(&mut self.peers);
-        for id in members.filter(|id| **id != self.own.beat.node) {
+        let members: Vec<&NodeId> = members.collect();
+        let expected = now + self.config.first_word(members.len());
+        for id in members.into_iter().filter(|id| **id != self.own.beat.node) {
             let peer = before.remove(id).unwrap_or_else(|| Peer {
                 pulse: None,
-                detector: Detector::new(now),
+                detector: Detector::new(expected),
                 direct: Direct::new(now),
                 spoke: None,
                 in_step: true,

@@ -138,12 +138,14 @@ fn measure(
         let mut tell = |step: &str| eprintln!("{nodes} nodes: {step}, {:.1?}", began.elapsed());
         measured.push(scale::measure(*nodes, seed, rest, &mut tell)?);
         tell("measured");
+        let wrong = measured.last().into_iter().flat_map(|last| &last.false_verdicts);
+        wrong.take(5).for_each(|verdict| eprintln!("{verdict}"));
     }
     print!("{}", scale::table(&measured));
     if let Some(file) = svg {
         fs::write(&file, scale::svg(&measured)).with_context(|| format!("{}", file.display()))?;
     }
-    Ok(code(measured.iter().any(|measured| measured.false_verdicts > 0)))
+    Ok(code(measured.iter().any(|measured| !measured.false_verdicts.is_empty())))
 }
 
 fn show(seed: u64, outcome: &Outcome) {

@@ -59,8 +59,8 @@ pub struct Measured {
     pub settled_s: f64,
     /// From a node's death until another gives it up.
     pub death: Spread,
-    /// How often a node gave up another one that was there.
-    pub false_verdicts: usize,
+    /// What was said when a node gave up another one that was there.
+    pub false_verdicts: Vec<String>,
 }
 
 /// When something came to be known.
@@ -102,7 +102,7 @@ pub fn measure(
         world: World::new(seed, nodes + 1),
         rng: Rng::new(seed).fork(1),
         nodes,
-        false_verdicts: 0,
+        false_verdicts: vec![],
     };
     let formed_s = course.form()?;
     tell("formed");
@@ -143,7 +143,7 @@ struct Course {
     rng: Rng,
     /// The first so many are to be members from the start; one more joins.
     nodes: usize,
-    false_verdicts: usize,
+    false_verdicts: Vec<String>,
 }
 
 impl Course {
@@ -158,7 +158,7 @@ impl Course {
         let took = self.until("the cluster forms", whole)?;
         // While a cluster forms, those who were only just taken in are waited for, and may be given up.
         self.world.told.clear();
-        self.false_verdicts = 0;
+        self.false_verdicts.clear();
         Ok(took)
     }
 
@@ -261,12 +261,14 @@ impl Course {
     }
 
     fn count_false(&mut self) {
-        let is_false = |told: &Told| match told {
-            Told::Reachable(of, false) => self.world.is_on(*of),
-            _ => false,
-        };
-        let wrong = self.world.told.iter().filter(|(_, _, told)| is_false(told)).count();
-        self.false_verdicts += wrong;
+        for (at, by, told) in &self.world.told {
+            if let Told::GaveUp(of, reason) = told
+                && self.world.is_on(*of)
+            {
+                let ms = at.0 / 1_000;
+                self.false_verdicts.push(format!("at {ms} ms node {by} gave up {of}: {reason}"));
+            }
+        }
     }
 
     /// After how many seconds nodes have learned of that epoch, since the last time that this was asked.
@@ -277,7 +279,11 @@ impl Course {
 
     /// The same, of having judged a node.
     fn judged(&mut self, node: usize, reachable: bool, begin: Moment) -> Vec<f64> {
-        let is_that = |told: &Told| matches!(told, Told::Reachable(of, is) if *of == node && *is == reachable);
+        let is_that = |told: &Told| match told {
+            Told::Reached(of) => *of == node && reachable,
+            Told::GaveUp(of, _) => *of == node && !reachable,
+            _ => false,
+        };
         self.when(begin, is_that)
     }
 

@@ -10,7 +10,7 @@ const REST: Duration = Duration::from_secs(10);
 #[test]
 fn a_hundred_nodes_know_within_rounds_and_send_little() {
     let measured = measure(100, 1, REST, &mut |_| {}).expect("everything comes about");
-    assert_eq!(measured.false_verdicts, 0, "{measured:#?}");
+    assert!(measured.false_verdicts.is_empty(), "{measured:#?}");
     assert!(measured.epoch.last_rounds() <= 4.0, "{measured:#?}");
     assert!(measured.join.last_rounds() <= 10.0, "{measured:#?}");
     assert!(measured.greeting.last_rounds() <= 14.0, "{measured:#?}");

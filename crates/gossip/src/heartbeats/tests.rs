@@ -152,3 +152,13 @@ fn however_large_the_cluster_every_member_is_spoken_of_every_other_round() {
         assert_eq!(spoken_of.len(), members);
     }
 }
+
+#[test]
+fn among_many_the_first_word_of_a_node_may_take_a_while() {
+    for (members, ms) in [(3, 3_500), (1_000, 6_000)] {
+        let mut a = heartbeats(0, members);
+        let given_up = |a: &mut Heartbeats, ms| a.suspect(at(ms)).len();
+        assert_eq!(given_up(&mut a, ms - 1_500), 0, "{members} members");
+        assert_eq!(given_up(&mut a, ms), members - 1);
+    }
+}

@@ -51,7 +51,7 @@ pub fn table(measured: &[Measured]) -> String {
     row("a join: the new node serves and reaches all", &|m| format!("{:.1} s", m.settled_s));
     row("a death, known to half", &|m| format!("{:.2} s", m.death.median_s));
     row("a death, known to all", &|m| known(&m.death));
-    row("false verdicts", &|m| m.false_verdicts.to_string());
+    row("false verdicts", &|m| m.false_verdicts.len().to_string());
     row("at rest a node sends, a second", &|m| kilo(m.bytes_s));
     row("the node that sends most", &|m| kilo(m.bytes_s_max));
     row("frames that a node sends, a second", &|m| format!("{:.0}", m.frames_s));

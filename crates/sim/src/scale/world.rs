@@ -71,8 +71,10 @@ pub(super) struct Sent {
 pub(super) enum Told {
     /// It acts under that state.
     Epoch(Epoch),
-    /// Another one can be reached, or not.
-    Reachable(usize, bool),
+    /// It reaches another one.
+    Reached(usize),
+    /// It has given up another one, and why.
+    GaveUp(usize, String),
     /// It will not do what it was asked for, or can never serve, and why.
     Refused(String),
 }
@@ -244,8 +246,9 @@ impl World {
                 self.nodes[number].cluster = Some(state);
                 Told::Epoch(epoch)
             }
-            MembershipEvent::Reachability { node, reachable, .. } => {
-                Told::Reachable(self.numbers[&node], reachable)
+            MembershipEvent::Reachability { node, reachable, reason } => {
+                let other = self.numbers[&node];
+                if reachable { Told::Reached(other) } else { Told::GaveUp(other, reason) }
             }
             MembershipEvent::Refused(reason) => Told::Refused(reason),
             MembershipEvent::Ready | MembershipEvent::NotReady(_) | MembershipEvent::LostDisk => {
