@@ -25,6 +25,10 @@ pub struct MembershipConfig {
     pub timing: Timing,
 }
 
+/// For how many members of a cluster the times of a vote are meant. A state is as large as its cluster, so the
+/// one who has it voted on takes that much longer to say it to a majority.
+const VOTERS: usize = 256;
+
 /// How fast a node gossips, suspects and votes. Use a preset.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Timing {
@@ -53,6 +57,16 @@ pub struct Timing {
 }
 
 impl Timing {
+    /// [`Timing::ballot`] among so many.
+    pub(crate) fn ballot_among(&self, voters: usize) -> Duration {
+        self.ballot * patience(voters)
+    }
+
+    /// [`Timing::frozen_max`] among so many.
+    pub(crate) fn frozen_max_among(&self, voters: usize) -> Duration {
+        self.frozen_max * patience(voters)
+    }
+
     /// Nodes on one machine or in one datacenter, or in datacenters some 100 ms apart.
     pub fn lan() -> Self {
         Self {
@@ -98,5 +112,23 @@ impl Timing {
             settle: Duration::from_secs(4),
             ..lan
         }
+    }
+}
+
+fn patience(voters: usize) -> u32 {
+    u32::try_from(voters.div_ceil(VOTERS)).unwrap_or(u32::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vote_takes_longer_only_among_many() {
+        let timing = Timing::lan();
+        assert_eq!(timing.ballot_among(256), timing.ballot);
+        assert_eq!(timing.ballot_among(0), timing.ballot);
+        assert_eq!(timing.ballot_among(1_000), timing.ballot * 4);
+        assert_eq!(timing.frozen_max_among(1_000), timing.frozen_max * 4);
     }
 }

@@ -35,25 +35,51 @@ pub struct DetectorConfig {
     pub trial: Duration,
 }
 
+/// In a cluster of so many the first word of a node takes longer to reach everybody than a round or two.
+const CROWD: usize = 64;
+
+impl DetectorConfig {
+    /// How long the first word of a node may take to reach all of so many members, beside the silence that would
+    /// be suspicious anyway: what spreads from peer to peer takes rounds with the logarithm of their number.
+    /// What comes after it is on its way all the time, and no later.
+    pub(crate) fn first_word(&self, members: usize) -> Duration {
+        match members {
+            few if few < CROWD => Duration::ZERO,
+            many => self.interval * many.ilog2(),
+        }
+    }
+}
+
 /// The heartbeats of one node.
 #[derive(Clone, Debug)]
 pub(crate) struct Detector {
     last: Moment,
-    intervals_ms: VecDeque<f64>,
+    /// In microseconds, with their sum and that of their squares: a node asks for the phi of every other one
+    /// in every round, so that must not cost a walk through all of them.
+    intervals: VecDeque<u32>,
+    sum: u64,
+    squares: u128,
 }
 
 impl Detector {
     /// Begins with a heartbeat.
     pub(crate) fn new(now: Moment) -> Self {
-        Self { last: now, intervals_ms: VecDeque::new() }
+        Self { last: now, intervals: VecDeque::new(), sum: 0, squares: 0 }
     }
 
     /// A heartbeat came.
     pub(crate) fn beat(&mut self, now: Moment) {
-        if self.intervals_ms.len() == WINDOW {
-            self.intervals_ms.pop_front();
+        if self.intervals.len() == WINDOW
+            && let Some(oldest) = self.intervals.pop_front()
+        {
+            self.sum -= u64::from(oldest);
+            self.squares -= u128::from(oldest).pow(2);
         }
-        self.intervals_ms.push_back(now.since(self.last).as_secs_f64() * 1e3);
+        // More than an hour is as good as an hour.
+        let interval = u32::try_from(now.since(self.last).as_micros()).unwrap_or(u32::MAX);
+        self.intervals.push_back(interval);
+        self.sum += u64::from(interval);
+        self.squares += u128::from(interval).pow(2);
         self.last = now;
     }
 
@@ -87,14 +113,13 @@ impl Detector {
     }
 
     fn mean_and_deviation(&self, expected: f64) -> (f64, f64) {
-        if self.intervals_ms.is_empty() {
+        if self.intervals.is_empty() {
             return (expected, 0.0);
         }
-        let count = self.intervals_ms.len() as f64;
-        let mean = self.intervals_ms.iter().sum::<f64>() / count;
-        let variance =
-            self.intervals_ms.iter().map(|interval| (interval - mean).powi(2)).sum::<f64>() / count;
-        (mean, variance.sqrt())
+        let count = self.intervals.len() as f64;
+        // In whole numbers, which lose nothing where nearly equal ones are subtracted.
+        let spread = self.squares * self.intervals.len() as u128 - u128::from(self.sum).pow(2);
+        (self.sum as f64 / count / 1e3, (spread as f64).sqrt() / count / 1e3)
     }
 }
 
@@ -137,6 +162,17 @@ mod tests {
         assert!((2_000..4_000).contains(&after), "{after} ms");
         let (fresh, last) = heard([]);
         assert!(detected_after_ms(&fresh, last, &config) < 3_500);
+    }
+
+    #[test]
+    fn mean_and_deviation_are_those_of_the_last_hundred_intervals() {
+        let (detector, _) = heard((1..=300).map(|n| n * n));
+        let intervals: Vec<f64> = (201..=300).map(|n| f64::from(2 * n - 1)).collect();
+        let mean = intervals.iter().sum::<f64>() / 100.0;
+        let variance = intervals.iter().map(|it| (it - mean).powi(2)).sum::<f64>() / 100.0;
+        let (is_mean, is_deviation) = detector.mean_and_deviation(0.0);
+        assert!((is_mean - mean).abs() < 1e-9, "{is_mean} instead of {mean}");
+        assert!((is_deviation - variance.sqrt()).abs() < 1e-9, "{is_deviation}");
     }
 
     #[test]

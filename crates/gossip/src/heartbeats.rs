@@ -9,10 +9,7 @@ mod peer;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use anello_protocol::{
     id::{Epoch, NodeId},
@@ -93,10 +90,12 @@ impl Heartbeats {
         members: impl Iterator<Item = &'a NodeId>,
     ) {
         let mut before = std::mem::take(&mut self.peers);
-        for id in members.filter(|id| **id != self.own.beat.node) {
+        let members: Vec<&NodeId> = members.collect();
+        let expected = now + self.config.first_word(members.len());
+        for id in members.into_iter().filter(|id| **id != self.own.beat.node) {
             let peer = before.remove(id).unwrap_or_else(|| Peer {
                 pulse: None,
-                detector: Detector::new(now),
+                detector: Detector::new(expected),
                 direct: Direct::new(now),
                 spoke: None,
                 in_step: true,
@@ -144,16 +143,8 @@ impl Heartbeats {
 
     /// What to open an exchange with. Whom it is sent to is pinged by it.
     pub(crate) fn digest(&mut self) -> GossipBody {
-        let after = match &self.cursor {
-            Some(cursor) if self.peers.len() >= MAX_BEATS => {
-                let after = (std::ops::Bound::Excluded(cursor), std::ops::Bound::Unbounded);
-                let rest = self.peers.range(after);
-                rest.chain(self.peers.range(..=cursor)).collect::<Vec<_>>()
-            }
-            _ => self.peers.iter().collect(),
-        };
         let mut heard = vec![self.asked_back()];
-        let spoken_of = after.into_iter().take(MAX_BEATS - 1);
+        let spoken_of = self.after(self.cursor.as_ref()).take(MAX_BEATS - 1);
         heard.extend(spoken_of.map(|(id, peer)| peer.newest(id)));
         self.cursor = heard.last().map(|beat| beat.node.clone());
         GossipBody::Digest { pulse: self.own.clone(), heard }
@@ -174,15 +165,25 @@ impl Heartbeats {
     /// Whose turn it is to be pinged, beside those who are sent a digest in this round.
     pub(crate) fn turns(&mut self, partners: &[NodeId]) -> Vec<NodeId> {
         let count = self.pings();
-        let from = match &self.pinged {
-            Some(last) => std::ops::Bound::Excluded(last),
-            None => std::ops::Bound::Unbounded,
-        };
-        let rest = self.peers.range((from, std::ops::Bound::Unbounded));
-        let turn: Vec<NodeId> =
-            rest.chain(&self.peers).take(count).map(|(id, _)| id.clone()).collect();
+        let turn = self.after(self.pinged.as_ref()).take(count);
+        let turn: Vec<NodeId> = turn.map(|(id, _)| id.clone()).collect();
         self.pinged = turn.last().cloned();
         turn.into_iter().filter(|id| !partners.contains(id)).collect()
+    }
+
+    /// All others, each once, beginning behind that one.
+    fn after(&self, last: Option<&NodeId>) -> impl Iterator<Item = (&NodeId, &Peer)> {
+        let from = last.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        let rest = self.peers.range((from, std::ops::Bound::Unbounded));
+        rest.chain(&self.peers).take(self.peers.len())
+    }
+
+    /// With how many others digests have to be exchanged in a round, so that every member is spoken of often
+    /// enough. A digest speaks of so many only; half of the members a round are spoken of in what this node
+    /// sends, and as many in what is sent to it. So the news of a node comes after some two rounds however many
+    /// members there are, and the silence that makes a node suspect stays many times as long as that.
+    pub(crate) fn partners(&self, fanout: usize) -> usize {
+        fanout.max(self.peers.len().div_ceil(2 * (MAX_BEATS - 1)))
     }
 
     fn pings(&self) -> usize {
@@ -190,18 +191,24 @@ impl Heartbeats {
         count.min(self.peers.len())
     }
 
-    /// Who is reachable and has answered the last ping, at once and a moment ago: to ask again in this round
-    /// would tell little. So a fleet at rest pings every other round, and whoever is late with an answer, or
-    /// misses one, is asked in each.
-    pub(crate) fn calm(&self, now: Moment) -> BTreeSet<NodeId> {
+    /// Whether a node is reachable and has answered the last ping, at once and a moment ago: to ask again in
+    /// this round would tell little. So a fleet at rest pings every other round, and whoever is late with an
+    /// answer, or misses one, is asked in each.
+    pub(crate) fn is_calm(&self, id: &NodeId, now: Moment) -> bool {
+        self.peers.get(id).is_some_and(|peer| self.calms(peer, now))
+    }
+
+    fn calms(&self, peer: &Peer, now: Moment) -> bool {
         let (prompt, recent) = (self.config.interval, self.config.interval * 3 / 2);
-        let is_calm = |peer: &Peer| {
-            let direct = &peer.direct;
-            let is_prompt = direct.trip().is_some_and(|trip| trip < prompt);
-            peer.reachable && is_prompt && direct.unanswered() == 0 && direct.silence(now) < recent
-        };
-        let calm = self.peers.iter().filter(|(_, peer)| is_calm(peer));
-        calm.map(|(id, _)| id.clone()).collect()
+        let direct = &peer.direct;
+        let is_prompt = direct.trip().is_some_and(|trip| trip < prompt);
+        peer.reachable && is_prompt && direct.unanswered() == 0 && direct.silence(now) < recent
+    }
+
+    /// The others that can be reached, but for those that are calm, if those are to be left alone.
+    pub(crate) fn restless(&self, now: Moment, leaves_calm: bool) -> Vec<&NodeId> {
+        let is_asked = |peer: &Peer| peer.reachable && !(leaves_calm && self.calms(peer, now));
+        self.peers.iter().filter(|(_, peer)| is_asked(peer)).map(|(id, _)| id).collect()
     }
 
     /// From one ping of a node in its turn to the next.

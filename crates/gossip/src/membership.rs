@@ -248,7 +248,7 @@ impl Membership {
             GossipBody::Delta { epoch, pulses, wanted } => self.delta(from, epoch, pulses, wanted),
             GossipBody::Vote { epoch, ballot, step } => self.vote(from, epoch, ballot, step),
             GossipBody::Decided(decree) => self.decided(from, *decree),
-            GossipBody::Learned(epoch) => self.learned(from, epoch),
+            GossipBody::Learned(epoch) => self.learned(&from, epoch),
             GossipBody::HandedOver { change, partitions } => {
                 self.heard_of_handover(from, change, partitions);
             }

@@ -15,5 +15,6 @@ pub mod network;
 pub mod node;
 pub mod rng;
 pub mod run;
+pub mod scale;
 pub mod schedule;
 pub mod wire;

@@ -1,24 +1,31 @@
 //! `anello-sim`: runs seeds, and replays one with everything that happens in it.
 
 use std::{
+    fs,
     ops::Range,
+    path::PathBuf,
     process::ExitCode,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
-use anello_sim::run::{Counters, Outcome, Settings, replay_command, run};
+use anello_sim::{
+    run::{Counters, Outcome, Settings, replay_command, run},
+    scale,
+};
 use anyhow::{Context, bail};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 /// Simulates fleets and checks what Anello promises.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Run this seed, and show how much happened.
     #[arg(long)]
     seed: Option<u64>,
@@ -39,6 +46,25 @@ struct Args {
     threads: usize,
 }
 
+#[derive(Subcommand)]
+enum Command {
+    /// Measures membership as the cluster grows, and prints a table.
+    Scale {
+        /// With how many nodes, one run each.
+        #[arg(long, value_delimiter = ',', default_value = "10,30,100,300,1000")]
+        nodes: Vec<usize>,
+        /// What the runs are drawn from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// For how many seconds of their time the nodes rest before anything happens.
+        #[arg(long, default_value_t = 40)]
+        rest: u64,
+        /// Also draws a figure, into this file.
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
+}
+
 fn seeds(text: &str) -> anyhow::Result<Range<u64>> {
     let (from, to) = text.split_once("..").context("expected FROM..TO")?;
     Ok(from.parse()?..to.parse()?)
@@ -46,6 +72,9 @@ fn seeds(text: &str) -> anyhow::Result<Range<u64>> {
 
 fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
+    if let Some(Command::Scale { nodes, seed, rest, svg }) = args.command {
+        return measure(&nodes, seed, Duration::from_secs(rest), svg);
+    }
     if let Some(seed) = args.seed {
         let outcome = run(Settings { is_traced: args.trace, ..Settings::of(seed) });
         println!("{:#?}\nhistory {:016x}", outcome.counters, outcome.history_hash);
@@ -95,6 +124,28 @@ fn main() -> anyhow::Result<ExitCode> {
     println!("together {sum:?}");
     println!("{count} seeds in {:.1?}, {} failed", began.elapsed(), failed.len());
     Ok(code(!failed.is_empty()))
+}
+
+fn measure(
+    nodes: &[usize],
+    seed: u64,
+    rest: Duration,
+    svg: Option<PathBuf>,
+) -> anyhow::Result<ExitCode> {
+    let mut measured = Vec::new();
+    for nodes in nodes {
+        let began = Instant::now();
+        let mut tell = |step: &str| eprintln!("{nodes} nodes: {step}, {:.1?}", began.elapsed());
+        measured.push(scale::measure(*nodes, seed, rest, &mut tell)?);
+        tell("measured");
+        let wrong = measured.last().into_iter().flat_map(|last| &last.false_verdicts);
+        wrong.take(5).for_each(|verdict| eprintln!("{verdict}"));
+    }
+    print!("{}", scale::table(&measured));
+    if let Some(file) = svg {
+        fs::write(&file, scale::svg(&measured)).with_context(|| format!("{}", file.display()))?;
+    }
+    Ok(code(measured.iter().any(|measured| !measured.false_verdicts.is_empty())))
 }
 
 fn show(seed: u64, outcome: &Outcome) {

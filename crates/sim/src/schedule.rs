@@ -58,6 +58,17 @@ impl<E> Schedule<E> {
         self.queue.push(Reverse(Entry { at, event }));
     }
 
+    /// When the next event is, if there is one.
+    pub fn next_at(&self) -> Option<Moment> {
+        self.queue.peek().map(|Reverse(entry)| entry.at.0)
+    }
+
+    /// Goes to a moment before which nothing is left.
+    pub fn wait_until(&mut self, moment: Moment) {
+        debug_assert!(self.next_at().is_none_or(|next| next >= moment), "an event is passed over");
+        self.now = self.now.max(moment);
+    }
+
     /// Takes the next event and goes to its moment.
     pub fn take_next(&mut self) -> Option<E> {
         let Reverse(entry) = self.queue.pop()?;

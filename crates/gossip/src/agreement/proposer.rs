@@ -186,6 +186,11 @@ impl Proposer {
         self.promises.len()
     }
 
+    /// How many more voters must accept what was proposed.
+    pub(crate) fn missing(&self) -> usize {
+        self.majority().saturating_sub(self.accepted.len())
+    }
+
     /// How many voters are more than half of them.
     pub(crate) fn majority(&self) -> usize {
         self.voters.len() / 2 + 1

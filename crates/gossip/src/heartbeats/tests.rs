@@ -138,3 +138,27 @@ fn strangers_have_no_heartbeat_and_a_large_cluster_is_covered_in_turns() {
     }
     assert_eq!(spoken_of.len(), 300, "all of them, the node itself included");
 }
+
+#[test]
+fn however_large_the_cluster_every_member_is_spoken_of_every_other_round() {
+    for (members, partners) in [(2, 3), (6, 3), (300, 3), (1_000, 8)] {
+        let mut a = heartbeats(0, members);
+        assert_eq!(a.partners(3), partners, "{members} members");
+        let mut spoken_of = std::collections::BTreeSet::new();
+        for _ in 0..2 * partners {
+            let GossipBody::Digest { heard, .. } = a.digest() else { panic!("a digest") };
+            spoken_of.extend(heard.into_iter().map(|beat| beat.node));
+        }
+        assert_eq!(spoken_of.len(), members);
+    }
+}
+
+#[test]
+fn among_many_the_first_word_of_a_node_may_take_a_while() {
+    for (members, ms) in [(3, 3_500), (1_000, 6_000)] {
+        let mut a = heartbeats(0, members);
+        let given_up = |a: &mut Heartbeats, ms| a.suspect(at(ms)).len();
+        assert_eq!(given_up(&mut a, ms - 1_500), 0, "{members} members");
+        assert_eq!(given_up(&mut a, ms), members - 1);
+    }
+}

@@ -24,6 +24,10 @@ const BACKOFF_MIN: Duration = Duration::from_millis(20);
 /// How often the longest wait is doubled.
 const BACKOFF_DOUBLINGS: u32 = 4;
 
+/// To how many voters a decree is sent for their vote at once; of more voters only as many as make a majority
+/// likely, because a decree is as large as its cluster.
+const ACCEPTS_MAX: usize = 64;
+
 /// What a ballot is run for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
@@ -106,6 +110,11 @@ impl Membership {
     fn readdress(&mut self) -> bool {
         let Some(decree) = &self.record.decree else { return false };
         let me = &self.config.member;
+        // After every input: what a change makes of the state costs a copy of it, so it is asked for last.
+        let known = decree.state.members.get(&me.id);
+        if known.is_none_or(|known| (&known.quic, &known.http) == (&me.quic, &me.http)) {
+            return false;
+        }
         let change =
             Change::Readdress { node: me.id.clone(), quic: me.quic.clone(), http: me.http.clone() };
         let next = change.apply(decree);
@@ -149,14 +158,20 @@ impl Membership {
         let proposer = self.config.member.id.clone();
         let ballot = Ballot { round, proposer, salt: self.dice.any() };
         let proposer = Proposer::new(ballot, voters, idle, aim);
-        let timing = &self.config.timing;
+        let ballot = self.ballot_takes();
         self.campaign.running = Some(Running {
             proposer,
             purpose,
-            asks_again: self.now + timing.ballot / 4,
-            ends: self.now + timing.ballot,
+            asks_again: self.now + ballot / 4,
+            ends: self.now + ballot,
         });
         self.ask_voters();
+    }
+
+    /// How long a ballot waits for votes, asked for again at a quarter of it.
+    pub(super) fn ballot_takes(&self) -> Duration {
+        let voters = self.cluster.as_ref().map_or(0, |state| state.members.len());
+        self.config.timing.ballot_among(voters)
     }
 
     /// Asks those for their votes who haven't given them.
@@ -168,7 +183,15 @@ impl Membership {
             None => VoteStep::Prepare { freeze: proposer.freezes() },
         };
         let (epoch, ballot) = (proposer.epoch(), proposer.ballot().clone());
-        for voter in proposer.awaited() {
+        let mut asked = proposer.awaited();
+        if proposer.proposed().is_some() && asked.len() > ACCEPTS_MAX {
+            let missing = proposer.missing();
+            // Those that answer first; of those that don't, one may be needed all the same.
+            asked = self.dice.pick(asked, usize::MAX);
+            asked.sort_by_key(|voter| !self.heartbeats.is_reachable(voter));
+            asked.truncate((missing + missing / 8).max(ACCEPTS_MAX));
+        }
+        for voter in asked {
             let body = GossipBody::Vote { epoch, ballot: ballot.clone(), step: step.clone() };
             // After the proposer's own vote, where that was just recalled.
             self.outbox.send_durably(To::Node(voter), body);
@@ -176,6 +199,7 @@ impl Membership {
     }
 
     fn run_on(&mut self) {
+        let again = self.ballot_takes() / 4;
         let Some(running) = &mut self.campaign.running else { return };
         if self.now >= running.ends {
             match running.proposer.time_up() {
@@ -183,7 +207,7 @@ impl Membership {
                 step => self.follow(step),
             }
         } else if self.now >= running.asks_again {
-            running.asks_again = self.now + self.config.timing.ballot / 4;
+            running.asks_again = self.now + again;
             self.ask_voters();
         }
     }
@@ -198,6 +222,7 @@ impl Membership {
 
     /// Does what the ballot asks for.
     fn follow(&mut self, step: Step) {
+        let takes = self.ballot_takes();
         let Some(running) = &mut self.campaign.running else { return };
         let (epoch, ballot) = (running.proposer.epoch(), running.proposer.ballot().clone());
         match step {
@@ -210,8 +235,8 @@ impl Membership {
                 self.follow(next);
             }
             Step::Accept(_) => {
-                running.ends = self.now + self.config.timing.ballot;
-                running.asks_again = self.now + self.config.timing.ballot / 4;
+                running.ends = self.now + takes;
+                running.asks_again = self.now + takes / 4;
                 if let Purpose::Errand(token) = running.purpose {
                     self.expose_errand(token);
                 }

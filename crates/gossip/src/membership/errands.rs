@@ -18,6 +18,9 @@ use crate::{
     change::{self, Change},
 };
 
+/// To how many at once the newest state is sent by the one who had it voted on. In a larger cluster those that
+/// know it tell the others.
+const TOLD_AT_ONCE: usize = 64;
 /// The most changes that wait at a time.
 const MAX_ERRANDS: usize = 64;
 
@@ -224,6 +227,7 @@ impl Membership {
     }
 
     fn spread_on(&mut self) {
+        let again = self.ballot_takes() / 4;
         let Some(spread) = &mut self.errands.spread else { return };
         if spread.awaited.is_empty() || self.now >= spread.ends {
             let epoch = spread.epoch;
@@ -237,8 +241,11 @@ impl Membership {
         if self.now < spread.asks_again {
             return;
         }
-        spread.asks_again = self.now + self.config.timing.ballot / 4;
-        let awaited: Vec<NodeId> = spread.awaited.iter().cloned().collect();
+        spread.asks_again = self.now + again;
+        let mut awaited: Vec<NodeId> = spread.awaited.iter().cloned().collect();
+        if awaited.len() > TOLD_AT_ONCE {
+            awaited = self.dice.pick(awaited, TOLD_AT_ONCE);
+        }
         let Some(decree) = &self.record.decree else { return };
         for node in awaited {
             let decided = GossipBody::Decided(Box::new(decree.clone()));
@@ -247,11 +254,11 @@ impl Membership {
     }
 
     /// A member acts under that state.
-    pub(super) fn learned(&mut self, from: NodeId, epoch: Epoch) {
+    pub(super) fn learned(&mut self, from: &NodeId, epoch: Epoch) {
         if let Some(spread) = &mut self.errands.spread
             && epoch >= spread.epoch
         {
-            spread.awaited.remove(&from);
+            spread.awaited.remove(from);
         }
     }
 }

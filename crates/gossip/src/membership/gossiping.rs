@@ -1,6 +1,6 @@
 //! Rounds of gossip: with whom, how often, and what becomes of what is heard.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use anello_protocol::{
     id::{Epoch, NodeId},
@@ -12,14 +12,19 @@ use super::{Effect, Membership, MembershipEvent, To};
 use crate::heartbeats::Verdict;
 
 /// Every so many rounds a seed is gossiped with, member or not: it heals a cluster whose parts have
-/// forgotten each other's addresses.
+/// forgotten each other's addresses. In a large cluster seldom enough that few seeds bear it.
 const SEED_EVERY: u64 = 4;
+/// For how many members it is so often; twice as many, and it is half as often.
+const SEEDED: usize = 64;
 /// For so many rounds a new cluster state is news, for which nobody is left alone.
 const NEWS_ROUNDS: u32 = 8;
 /// A round that is late by more than this many is not held against others.
 const FORGIVEN_ROUNDS: u32 = 4;
 /// A round that is late by this was held up by more than a busy machine.
 const STOOD_STILL: Duration = Duration::from_secs(2);
+/// How many are told of the cluster state in a round, of those that show that they have an older one: a state is
+/// as large as its cluster, and who is behind shows that to many at once.
+const TELLINGS: usize = 4;
 /// How many peers are told directly that the node goes; the others hear it from them.
 const GOODBYES_MAX: usize = 64;
 
@@ -29,6 +34,8 @@ pub(super) struct Rounds {
     next: Moment,
     count: u64,
     news: bool,
+    /// How many were told of the cluster state since the last round.
+    tellings: usize,
     /// When the newest cluster state came.
     newest_since: Moment,
 }
@@ -61,17 +68,19 @@ impl Membership {
         self.judge_silence();
         self.rounds.next = self.now + self.config.timing.round;
         self.rounds.count += 1;
+        self.rounds.tellings = 0;
         self.heartbeats.beat(self.now, self.epoch());
-        let calm = self.calm();
-        let mut peers = self.heartbeats.peers(true);
-        peers.retain(|peer| !calm.contains(peer));
-        let mut partners = self.dice.pick(peers, self.config.timing.fanout);
+        let leaves_calm = !self.is_news();
+        let fanout = self.heartbeats.partners(self.config.timing.fanout);
+        let others = self.heartbeats.restless(self.now, leaves_calm);
+        let mut partners: Vec<NodeId> =
+            self.dice.pick(others, fanout).into_iter().cloned().collect();
         let absent = self.heartbeats.peers(false);
         // While few answer, the others are tried harder: that is what a start looks like.
-        let tries = self.config.timing.fanout.saturating_sub(partners.len()).max(1);
+        let tries = fanout.saturating_sub(partners.len()).max(1);
         partners.extend(self.dice.pick(absent, tries));
         for turn in self.heartbeats.turns(&partners) {
-            if calm.contains(&turn) {
+            if leaves_calm && self.heartbeats.is_calm(&turn, self.now) {
                 continue;
             }
             let ping = self.heartbeats.ping(&turn);
@@ -89,7 +98,8 @@ impl Membership {
                 self.tell_decree(partner);
             }
         }
-        if self.rounds.count.is_multiple_of(SEED_EVERY) {
+        let crowd = self.cluster.as_ref().map_or(1, |state| state.members.len().div_ceil(SEEDED));
+        if self.rounds.count.is_multiple_of(SEED_EVERY * crowd.max(1) as u64) {
             for seed in self.dice.pick(self.config.other_seeds.clone(), 1) {
                 let digest = self.heartbeats.digest();
                 self.outbox.send(To::Address(seed), digest);
@@ -97,12 +107,9 @@ impl Membership {
         }
     }
 
-    /// Who is left alone in this round, because it has answered only just now; nobody while there is news.
-    fn calm(&self) -> BTreeSet<NodeId> {
-        match self.now.since(self.rounds.newest_since) < self.config.timing.round * NEWS_ROUNDS {
-            true => BTreeSet::new(),
-            false => self.heartbeats.calm(self.now),
-        }
+    /// Whether the cluster state is so new that nobody is left alone who has answered only just now.
+    fn is_news(&self) -> bool {
+        self.now.since(self.rounds.newest_since) < self.config.timing.round * NEWS_ROUNDS
     }
 
     /// Notices that the node itself stood still: it has heard nobody, through no fault of theirs.
@@ -142,7 +149,11 @@ impl Membership {
     }
 
     fn tell_decree(&mut self, to: NodeId) {
+        if self.rounds.tellings >= TELLINGS {
+            return;
+        }
         if let Some(decree) = &self.record.decree {
+            self.rounds.tellings += 1;
             let decided = GossipBody::Decided(Box::new(decree.clone()));
             self.outbox.send_durably(To::Node(to), decided);
         }
@@ -203,7 +214,7 @@ impl Membership {
         if let Some(verdict) = self.heartbeats.hear(self.now, pulse, from) {
             self.tell_verdict(verdict);
         }
-        self.learned(pulse.beat.node.clone(), pulse.epoch);
+        self.learned(&pulse.beat.node, pulse.epoch);
     }
 
     /// Begins a new generation if that is a heartbeat of this node's former life, which it has lost.

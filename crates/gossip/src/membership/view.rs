@@ -63,7 +63,9 @@ impl Membership {
         }
         // Until the others are heard of, serving would mean failing; and those who still are silent when
         // it begins must be known to be, or what is written then would be in doubt instead of refused.
-        let settle = self.config.timing.settle;
+        let members = self.cluster.as_ref().map_or(0, |state| state.members.len());
+        let timing = &self.config.timing;
+        let settle = timing.settle + timing.detector.first_word(members);
         let waited = self.readiness.entered.is_some_and(|at| self.now.since(at) >= settle);
         let durable = !self.outbox.is_waiting();
         if durable && waited && !self.readiness.settled {

@@ -144,10 +144,11 @@ impl Membership {
     /// have gone since, before they told anybody: members do so one after another.
     pub(super) fn takeover_due(&self) -> Option<Moment> {
         let since = self.brake.frozen_since.or(self.brake.accepted_since)?;
-        let members = self.cluster.as_ref()?.members.keys();
-        let before = members.take_while(|id| **id != self.config.member.id).count();
+        let members = &self.cluster.as_ref()?.members;
+        let frozen_max = self.config.timing.frozen_max_among(members.len());
+        let before = members.keys().take_while(|id| **id != self.config.member.id).count();
         let stagger = TAKEOVER_STAGGER * u32::try_from(before % 10).unwrap_or(0);
-        Some(since + self.config.timing.frozen_max + stagger)
+        Some(since + frozen_max + stagger)
     }
 
     /// The node's store was asked what it holds.
