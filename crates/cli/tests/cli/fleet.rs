@@ -129,8 +129,8 @@ fn the_cluster_shows_itself() {
     ]));
     assert_eq!(plan["what"], "eu-a-2 joining");
     assert!(plan["gains"]["eu-a-2"]["partitions"].as_u64().unwrap() > 0, "{plan}");
-    let plan = fleet.run(&["node", "leave", "eu-c-1", "--plan"]).succeeds();
-    assert!(plan.contains("has 2 racks for 3 replicas"), "{plan}");
+    let plan = fleet.run(&["node", "leave", "eu-c-1", "--plan"]);
+    assert!(plan.succeeds().contains("get another holder") || plan.out.contains("nothing moves"));
     fleet.run(&["node", "leave", "eu-c-1"]).fails(2, "--yes");
     fleet.run(&["node", "remove", "eu-x-1", "--yes"]).fails(1, "no member of the cluster");
     assert!(fleet.run(&["node", "drain", "eu-a-1"]).succeeds().contains("can be stopped"));
