@@ -73,7 +73,9 @@ impl Membership {
     /// This node is through with a phase of a partition.
     pub(super) fn handed_over(&mut self, change: Epoch, partition: PartitionId, phase: Phase) {
         if self.change().is_some_and(|known| known.asked == change) {
-            self.driving.own.insert(partition, phase);
+            // A late word of an earlier phase takes nothing back.
+            let own = self.driving.own.entry(partition).or_insert(phase);
+            *own = phase.max(*own);
             self.driving.reports_at.get_or_insert(self.now + self.config.timing.round / 4);
         }
     }
@@ -126,7 +128,9 @@ impl Membership {
         };
         let within = state.partitions;
         for (partition, phase) in partitions.into_iter().filter(|(it, _)| it.0 < within) {
-            self.driving.heard.entry(partition).or_default().insert(from.clone(), phase);
+            let heard = self.driving.heard.entry(partition).or_default();
+            let word = heard.entry(from.clone()).or_insert(phase);
+            *word = phase.max(*word);
         }
     }
 

@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use anello_gossip::{
-    Effect, Input, Membership, MembershipConfig, MembershipEvent, Ticket, Timing, To,
+    Alteration, Effect, Input, Membership, MembershipConfig, MembershipEvent, Ticket, Timing, To,
 };
 use anello_protocol::{
     cluster::{ClusterState, Member, MemberState},
@@ -124,7 +124,7 @@ impl World {
     }
 
     pub(super) fn alter(&mut self, node: usize, request: AlterKeyspace) {
-        self.input(node, Input::Alter { token: 0, request }, None);
+        self.input(node, Input::Alter { token: 0, request: Alteration::Keyspace(request) }, None);
     }
 
     /// What each node has sent since the last time that it was asked for.
@@ -251,9 +251,10 @@ impl World {
                 if reachable { Told::Reached(other) } else { Told::GaveUp(other, reason) }
             }
             MembershipEvent::Refused(reason) => Told::Refused(reason),
-            MembershipEvent::Ready | MembershipEvent::NotReady(_) | MembershipEvent::LostDisk => {
-                return;
-            }
+            MembershipEvent::Ready
+            | MembershipEvent::NotReady(_)
+            | MembershipEvent::LostDisk
+            | MembershipEvent::Left => return,
         };
         self.tell(number, told);
     }

@@ -102,7 +102,8 @@ fn replication_of_a_keyspace_with_data_changes_in_phases() {
         fleet.everybody(|node| node.cluster.as_ref().is_some_and(|it| it.change.is_none()))
     });
     // What moves nothing goes through, and so does the replication of an empty keyspace.
-    fleet.alter(1, 3, set("default", grace(9)));
+    let calm = KeyspaceConfig { tombstone_grace_s: 9, ..config.clone() };
+    fleet.alter(1, 3, set("default", calm));
     answered(&mut fleet, 1, 3).expect("nothing moves");
     fleet.alter(3, 4, set("other", config));
     answered(&mut fleet, 3, 4).expect("it is empty");

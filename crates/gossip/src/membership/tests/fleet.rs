@@ -201,6 +201,7 @@ impl Fleet {
     }
 
     pub(super) fn start_in(&mut self, node: usize, after: Duration) {
+        assert!(self.is_dead(node), "n{node} is on already");
         self.nodes[node].life += 1;
         self.push(node, after, Due::Start);
     }
@@ -354,6 +355,10 @@ impl Fleet {
     fn boot(&mut self, number: usize) {
         let seed = self.dice.any();
         let node = &mut self.nodes[number];
+        if node.machine.is_some() {
+            // A second process in the same data directory is refused.
+            return;
+        }
         match Membership::new(node.config.clone(), node.disk.as_deref(), seed) {
             Ok(machine) => {
                 node.machine = Some(machine);
@@ -445,7 +450,12 @@ impl Fleet {
             MembershipEvent::ClusterChanged(state) => {
                 let before = node.cluster.replace(state.clone());
                 let life = before.as_ref().map_or(Epoch(0), |before| before.epoch);
-                assert!(state.epoch > life, "an older state after a newer one");
+                assert!(
+                    state.epoch > life,
+                    "n{number}: {} after {life}\n{}",
+                    state.epoch,
+                    self.notes.join("\n")
+                );
                 self.check_agreement(&state);
                 self.fill(number, before.as_deref(), &state);
             }
@@ -504,10 +514,10 @@ impl Fleet {
         for (partition, phase) in view.moving() {
             let known = before.and_then(|before| before.change.as_ref());
             let is_news =
-                known.is_none_or(|it| it.began != change.began || it.phase(partition) != phase);
+                known.is_none_or(|it| it.asked != change.asked || it.phase(partition) != phase);
             if is_news && view.handover(partition).awaited.contains_key(&id(number)) {
                 let after = self.dice.between(self.filling.0, self.filling.1);
-                self.push(number, after, Due::HandedOver(change.began, partition, phase));
+                self.push(number, after, Due::HandedOver(change.asked, partition, phase));
             }
         }
     }
@@ -524,7 +534,7 @@ impl Fleet {
             assert!(now == phase || now == phase.next(), "{partition:?} from {phase:?} to {now:?}");
             for node in view.handover(partition).awaited.into_keys().filter(|_| now != phase) {
                 let is_through =
-                    self.handed_over.contains(&(change.began, partition, phase, node.clone()));
+                    self.handed_over.contains(&(change.asked, partition, phase, node.clone()));
                 assert!(is_through, "{partition:?} left {phase:?} without {node}");
             }
         }
