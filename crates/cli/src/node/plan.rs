@@ -282,7 +282,7 @@ mod tests {
         });
         assert_eq!(
             plan.table().render(Palette::plain()),
-            "to      partitions      data  takes  from\n\
+            "to      partitions       data  takes  from\n\
              eu-a-2          32  ~64.0 MiB    8 s  eu-a-1 20, eu-b-1 12"
         );
         let lines = plan.lines();
