@@ -100,6 +100,9 @@ fn admin_messages() {
     check_message("fetch-cluster", &samples::fetch_cluster(), &samples::fetch_replies());
     check_message("describe-cluster", &samples::describe_cluster(), &[samples::cluster_view()]);
     check_message("alter-keyspace", &samples::alter_keyspace(), &samples::alter_replies());
+    for (name, message) in samples::alter_rings() {
+        check_message(name, &message, &[]);
+    }
     check_message("describe-node", &samples::describe_node(), &[samples::node_status()]);
     check_message("start-repair", &samples::start_repair(), &[samples::repair_started()]);
 }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anello_protocol::{
-    cluster::ClusterState,
-    id::{Epoch, KeyspaceId},
+    cluster::{ClusterState, Phase},
+    id::{Epoch, KeyspaceId, PartitionId},
     message::gossip::*,
 };
 
@@ -58,6 +58,16 @@ pub(crate) fn packets() -> Vec<(&'static str, GossipPacket)> {
         ("release", vote(VoteStep::Release)),
         ("decided", GossipBody::Decided(Box::new(decree()))),
         ("learned", GossipBody::Learned(Epoch(7))),
+        (
+            "handed-over",
+            GossipBody::HandedOver {
+                change: Epoch(6),
+                partitions: vec![
+                    (PartitionId(3), Phase::Filling),
+                    (PartitionId(200), Phase::Serving),
+                ],
+            },
+        ),
     ];
     let cluster = || "demo".parse().expect("a good name");
     bodies

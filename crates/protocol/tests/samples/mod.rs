@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anello_protocol::{
     causality::{ActorId, Context, Dot, Incarnation},
-    cluster::{ClusterState, KeyspaceConfig, Member, MemberState, Replication},
+    cluster::{
+        ClusterState, KeyspaceConfig, Member, MemberState, Phase, Purpose, Replication, RingChange,
+    },
     consistency::{Consistency, QuorumKind},
     id::{Datacenter, Epoch, KeyspaceId, KeyspaceName, NodeId, PartitionId, Rack},
     key::{DataKey, Key, KeyHash},
@@ -87,6 +89,9 @@ pub(crate) fn cluster_state() -> ClusterState {
     let mut state = ClusterState::founded("demo".parse().expect("a good name"), 256, founder);
     state.epoch = Epoch(7);
     state.removed = BTreeSet::from([node("eu-a-9")]);
+    state.written_off = BTreeSet::from([node("eu-a-5")]);
+    state.expected = BTreeMap::from([(node("eu-a-7"), node("eu-a-5"))]);
+    let old = state.layout();
     for (id, place) in [
         ("eu-a-2", MemberState::Joining),
         ("eu-a-3", MemberState::Leaving),
@@ -95,6 +100,11 @@ pub(crate) fn cluster_state() -> ClusterState {
     ] {
         state.members.insert(node(id), member(id, 2.5, place));
     }
+    let purpose = Purpose::Join(BTreeSet::from([node("eu-a-2")]));
+    let phases = [Phase::Filling, Phase::Serving, Phase::Done, Phase::Done];
+    let phases = phases.into_iter().cycle().take(256).collect();
+    let (began, asked) = (Epoch(5), Epoch(6));
+    state.change = Some(Box::new(RingChange { began, asked, purpose, old, phases }));
     state
 }
 
@@ -381,6 +391,19 @@ pub(crate) fn alter_keyspace() -> AlterKeyspace {
     AlterKeyspace { name: keyspace(), change: KeyspaceChange::Set(keyspace_config()) }
 }
 
+pub(crate) fn alter_rings() -> Vec<(&'static str, AlterRing)> {
+    let [old, new] = ["eu-a-5", "eu-a-7"].map(node);
+    vec![
+        ("alter-ring-leave", AlterRing { change: RingRequest::Leave(old.clone()) }),
+        ("alter-ring-remove", AlterRing { change: RingRequest::Remove(old.clone()) }),
+        (
+            "alter-ring-weigh",
+            AlterRing { change: RingRequest::Weigh { node: new.clone(), weight: 2.5 } },
+        ),
+        ("alter-ring-replace", AlterRing { change: RingRequest::Replace { old, new } }),
+    ]
+}
+
 pub(crate) fn alter_replies() -> Vec<Result<Epoch, AlterError>> {
     vec![
         Ok(Epoch(8)),
@@ -388,6 +411,7 @@ pub(crate) fn alter_replies() -> Vec<Result<Epoch, AlterError>> {
         Err(AlterError::NoSuchKeyspace(keyspace())),
         Err(AlterError::Unavailable { required: 4, alive: 3 }),
         Err(AlterError::Timeout),
+        Err(AlterError::UnderWay("eu-a-2 joining".into())),
     ]
 }
 

@@ -91,7 +91,13 @@ fn moving(
     phase: Phase,
 ) -> Arc<View> {
     let phases = vec![phase; PARTITIONS as usize];
-    state.change = Some(Box::new(RingChange { began: Epoch(began), purpose, old, phases }));
+    state.change = Some(Box::new(RingChange {
+        began: Epoch(began),
+        asked: Epoch(began),
+        purpose,
+        old,
+        phases,
+    }));
     view(state)
 }
 
