@@ -38,7 +38,7 @@ fn replacing(epoch: u64, phases: [Phase; 2], c: MemberState) -> View {
     let old = cluster.layout();
     cluster.members.insert(node("c"), member("c", c));
     cluster.members.insert(node("d"), member("d", MemberState::Joining));
-    let purpose = Purpose::Replace(node("c"), node("d"));
+    let purpose = Purpose::Replace { old: node("c"), new: node("d") };
     let began = Epoch(5);
     cluster.change =
         Some(Box::new(RingChange { began, asked: began, purpose, old, phases: phases.into() }));

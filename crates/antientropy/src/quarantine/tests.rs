@@ -52,7 +52,7 @@ fn changing(epoch: u64, phase: Phase, old: &[&str], new: &[&str], gone: MemberSt
     let old = Layout { owners, ..cluster.layout() };
     let (began, purpose) = (Epoch(epoch), Purpose::Join(BTreeSet::new()));
     let phases = vec![phase; PARTITIONS as usize];
-    cluster.change = Some(Box::new(RingChange { began, purpose, old, phases }));
+    cluster.change = Some(Box::new(RingChange { began, asked: began, purpose, old, phases }));
     Arc::new(View::of(Arc::new(cluster)).expect("a valid cluster"))
 }
 

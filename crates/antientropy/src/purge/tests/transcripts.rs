@@ -191,9 +191,11 @@ fn one_that_is_written_off_is_waited_for_until_the_change_ends() {
     desk.handle(Input::ReachabilityChanged { node: gone.clone(), reachable: false });
     desk.list(vec![desk.tombstone("k", OLD)]);
     let mut next = cluster(2, &NODES, ConflictRule::Siblings);
-    let (old, purpose) = (next.layout(), Purpose::Remove(gone.clone()));
+    let (old, purpose) =
+        (next.layout(), Purpose::Remove(std::collections::BTreeSet::from([gone.clone()])));
     let phases = vec![Phase::Filling; 1];
-    next.change = Some(Box::new(RingChange { began: Epoch(2), purpose, old, phases }));
+    next.change =
+        Some(Box::new(RingChange { began: Epoch(2), asked: Epoch(2), purpose, old, phases }));
     next.members.get_mut(&gone).expect("a member").state = MemberState::Removed;
     desk.handle(Input::ClusterChanged(view(next.clone())));
     desk.pass(Duration::from_secs(1));

@@ -42,7 +42,7 @@ fn moving(epoch: u64, phase: Phase) -> ClusterState {
     for (name, state) in [("a", MemberState::Leaving), ("d", MemberState::Joining)] {
         cluster.members.get_mut(&id(name)).expect("a member").state = state;
     }
-    let purpose = Purpose::Replace(id("a"), id("d"));
+    let purpose = Purpose::Replace { old: id("a"), new: id("d") };
     let change = RingChange { began: Epoch(2), asked: Epoch(2), purpose, old, phases: vec![phase] };
     cluster.change = Some(Box::new(change));
     cluster
