@@ -268,7 +268,8 @@ impl ClusterState {
 
     /// Whether a node was declared dead, or is no member: nobody waits for it.
     pub fn is_written_off(&self, node: &NodeId) -> bool {
-        self.written_off.contains(node) || !self.members.contains_key(node)
+        let is_out = |member: &Member| member.state == MemberState::Removed;
+        self.written_off.contains(node) || self.members.get(node).is_none_or(is_out)
     }
 
     /// The layout that the members and keyspaces describe: the one that holds, or the one that the change

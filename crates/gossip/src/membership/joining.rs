@@ -114,8 +114,12 @@ impl Membership {
     /// The member that takes nodes in and drives changes of the ring: the first by name that answers, so
     /// that proposers seldom meet.
     pub(super) fn doorkeeper(&self) -> Option<NodeId> {
-        let mut voters = self.cluster.as_ref()?.voters();
-        voters.find(|id| self.heartbeats.is_reachable(id)).cloned()
+        let state = self.cluster.as_ref()?;
+        let is_leaving = |member: &Member| member.state == MemberState::Leaving;
+        let stays = |id: &&NodeId| !state.members.get(*id).is_some_and(is_leaving);
+        let reachable = || state.voters().filter(|id| self.heartbeats.is_reachable(id));
+        // Who leaves would be gone before it has told anybody that its end was chosen.
+        reachable().find(stays).or_else(|| reachable().next()).cloned()
     }
 
     fn answer(&mut self, candidate: &Candidate, answer: KnockAnswer) {
