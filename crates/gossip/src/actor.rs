@@ -75,11 +75,16 @@ pub struct GossipActor {
     owned: (Epoch, BTreeMap<NodeId, u32>),
 }
 
-/// Says why what the node holds must be shown to nobody, if it must not.
+/// What the rest of the node says of whether it can serve.
 #[derive(Clone, Debug)]
-pub struct Unfit(pub Option<String>);
+pub enum Condition {
+    /// It acts under a cluster state that it was told of.
+    Acting,
+    /// Why what the node holds must be shown to nobody, if it must not.
+    Unfit(Option<String>),
+}
 
-impl Message for Unfit {
+impl Message for Condition {
     type Result = ();
 }
 
@@ -418,11 +423,15 @@ impl Handler<HintsLeft> for GossipActor {
     }
 }
 
-impl Handler<Unfit> for GossipActor {
+impl Handler<Condition> for GossipActor {
     type Result = ();
 
-    fn handle(&mut self, Unfit(reason): Unfit, context: &mut Context<Self>) {
-        self.input(Input::Unfit(reason), context);
+    fn handle(&mut self, condition: Condition, context: &mut Context<Self>) {
+        let input = match condition {
+            Condition::Acting => Input::Acting,
+            Condition::Unfit(reason) => Input::Unfit(reason),
+        };
+        self.input(input, context);
     }
 }
 

@@ -21,7 +21,7 @@ mod outbox;
 mod record;
 mod ring_change;
 
-pub use actor::{Depart, GossipActor, HandedOver, HintsLeft, HoldingDone, Holdings, Unfit};
+pub use actor::{Condition, Depart, GossipActor, HandedOver, HintsLeft, HoldingDone, Holdings};
 pub use config::{MembershipConfig, Timing};
 pub use detector::DetectorConfig;
 pub use membership::{

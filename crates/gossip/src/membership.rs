@@ -150,6 +150,7 @@ impl Membership {
         match (input, &self.phase) {
             (Input::Alter { token, request }, _) => self.alter(token, request),
             (Input::Unfit(reason), _) => self.readiness.unfit = reason,
+            (Input::Acting, _) => self.readiness.acting = true,
             (_, Phase::Refused(_) | Phase::Departed) => {}
             (Input::Started, Phase::Created) => self.start(),
             (Input::Saved(ticket), phase) => {

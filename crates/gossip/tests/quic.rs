@@ -13,8 +13,8 @@ use std::{
 
 use actix::{Actor, Addr};
 use anello_gossip::{
-    Depart, GossipActor, HoldingDone, Holdings, MembershipConfig, MembershipEvent, MembershipStore,
-    MemoryMembershipStore, Timing,
+    Condition, Depart, GossipActor, HoldingDone, Holdings, MembershipConfig, MembershipEvent,
+    MembershipStore, MemoryMembershipStore, Timing,
 };
 use anello_protocol::{
     cluster::{KeyspaceConfig, Member, MemberState},
@@ -139,6 +139,8 @@ impl Node {
         let peers = Peers::new(identity, PeersConfig::default()).unwrap();
         let events = Rc::new(RefCell::new(vec![]));
         let told = events.clone();
+        let this = Rc::new(RefCell::new(None::<Addr<GossipActor>>));
+        let me = this.clone();
         let store: Arc<dyn MembershipStore> = Arc::new(disk.store.clone());
         let actor = GossipActor::new(
             config,
@@ -146,10 +148,16 @@ impl Node {
             Box::new(Empty),
             peers.clone(),
             u64::from(address.port()),
-            Box::new(move |event| told.borrow_mut().push(event)),
+            Box::new(move |event| {
+                if let (MembershipEvent::ClusterChanged(_), Some(me)) = (&event, &*me.borrow()) {
+                    me.do_send(Condition::Acting);
+                }
+                told.borrow_mut().push(event);
+            }),
         )
         .unwrap()
         .start();
+        this.replace(Some(actor.clone()));
         let full = "set once";
         gossip.set(ActorRef::mailbox(actor.clone().recipient())).expect(full);
         fetch.set(ActorRef::mailbox(actor.clone().recipient())).expect(full);

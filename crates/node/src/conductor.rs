@@ -13,7 +13,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use actix::Recipient;
-use anello_gossip::{MembershipEvent, Unfit};
+use anello_gossip::{Condition, MembershipEvent};
 use anello_protocol::{cluster::ClusterState, id::NodeId};
 use anello_ring::view::View;
 use anello_transport::Peers;
@@ -50,7 +50,7 @@ pub(crate) struct Conductor {
     pub(crate) views: watch::Sender<Option<Arc<View>>>,
     /// The other members whose addresses the peers know.
     pub(crate) known: BTreeSet<NodeId>,
-    pub(crate) gossip: Recipient<Unfit>,
+    pub(crate) gossip: Recipient<Condition>,
     /// Whether what the node holds must be shown to nobody.
     pub(crate) is_unfit: bool,
 }
@@ -104,7 +104,7 @@ impl Conductor {
             self.tell(|| Order::Quarantine(reason.is_some()));
         }
         self.status.quarantined(reason.clone());
-        self.gossip.do_send(Unfit(reason));
+        self.gossip.do_send(Condition::Unfit(reason));
     }
 
     async fn cluster_changed(&mut self, state: Arc<ClusterState>) {
@@ -134,6 +134,7 @@ impl Conductor {
         carried_out(steward, |done| Order::Act(Arc::clone(&view), done)).await;
         self.views.send_replace(Some(Arc::clone(&view)));
         self.status.acting(state.epoch, held.len());
+        self.gossip.do_send(Condition::Acting);
         let members: Vec<_> = state.members.keys().map(NodeId::as_str).collect();
         tracing::info!(
             epoch = state.epoch.0,

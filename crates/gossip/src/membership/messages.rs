@@ -65,6 +65,9 @@ pub enum Input {
     /// Why what the node holds must be shown to nobody, if it must not: then it doesn't serve. It is a
     /// member all the same.
     Unfit(Option<String>),
+    /// The rest of the node acts under a cluster state that it was told of. Until it does under the first,
+    /// the node doesn't serve.
+    Acting,
     /// The node shuts down: its peers are told.
     Departing,
 }

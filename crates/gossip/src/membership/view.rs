@@ -13,8 +13,10 @@ use super::{Effect, Membership, MembershipEvent, Phase};
 /// Whether the node serves, and what has been told of that.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Readiness {
-    /// Since when the node acts under some cluster state.
+    /// Since when the node is in a cluster.
     entered: Option<Moment>,
+    /// Whether the rest of the node acts under the cluster's state.
+    pub(super) acting: bool,
     /// Once it has heard of the others, or waited for them, it serves for good.
     settled: bool,
     /// Why what the node holds must be shown to nobody.
@@ -74,9 +76,10 @@ impl Membership {
             }
         }
         self.readiness.settled |= durable && (waited || self.heartbeats.heard_of_all());
-        match self.readiness.settled {
-            false => Some("waiting to hear of the other members".into()),
-            true => self.readiness.unfit.clone(),
+        match (self.readiness.settled, self.readiness.acting) {
+            (false, _) => Some("waiting to hear of the other members".into()),
+            (true, false) => Some("taking up its partitions".into()),
+            (true, true) => self.readiness.unfit.clone(),
         }
     }
 

@@ -19,10 +19,10 @@ impl Actor for Deaf {
     type Context = Context<Self>;
 }
 
-impl Handler<Unfit> for Deaf {
+impl Handler<Condition> for Deaf {
     type Result = ();
 
-    fn handle(&mut self, _: Unfit, _: &mut Context<Self>) {}
+    fn handle(&mut self, _: Condition, _: &mut Context<Self>) {}
 }
 
 struct Bench {

@@ -207,6 +207,7 @@ impl Node {
             Inner::Purger(purge::Input::ClusterChanged(Arc::clone(&view))),
             Inner::Coordinator(CoordinatorInput::ClusterChanged(Arc::clone(&view))),
         ]);
+        queue.push_back(Inner::Gossip(GossipInput::Acting));
         running.view = Some(view);
         // Behind what was written while they were still held.
         self.disk.push(DiskWrite::Release(trees));

@@ -43,6 +43,7 @@ enum Event {
     Wake,
     Saved(Ticket),
     Inspected(Ticket),
+    Acting,
     Frame { from: usize, is_call: bool, bytes: Vec<u8> },
 }
 
@@ -174,6 +175,7 @@ impl World {
                 let keyspaces = Default::default();
                 self.input(to, Input::Holding { ticket, keyspaces }, None);
             }
+            Event::Acting => self.input(to, Input::Acting, None),
             Event::Frame { from, is_call: true, bytes } if self.is_on(to) => {
                 let packet = codec::decode(&bytes).expect("it was encoded as that");
                 let id = self.nodes[from].config.member.id.clone();
@@ -244,6 +246,7 @@ impl World {
             MembershipEvent::ClusterChanged(state) => {
                 let epoch = state.epoch;
                 self.nodes[number].cluster = Some(state);
+                self.schedule.after(INSPECTION, (number, Event::Acting));
                 Told::Epoch(epoch)
             }
             MembershipEvent::Reachability { node, reachable, reason } => {

@@ -31,6 +31,7 @@ enum Due {
     Packet { from: usize, packet: Vec<u8> },
     Saved { ticket: Ticket, record: Vec<u8> },
     Holding(Ticket),
+    Acting,
     HandedOver(Epoch, PartitionId, Phase),
     Wake,
     Start,
@@ -51,6 +52,7 @@ pub(super) struct Node {
     pub(super) reachable: BTreeMap<NodeId, bool>,
     pub(super) flips: usize,
     pub(super) ready: bool,
+    acting: bool,
     pub(super) lost_disk: bool,
     pub(super) not_ready: String,
     pub(super) refused: Option<String>,
@@ -144,6 +146,7 @@ impl Fleet {
             reachable: BTreeMap::new(),
             flips: 0,
             ready: false,
+            acting: false,
             lost_disk: false,
             not_ready: String::new(),
             refused: None,
@@ -330,6 +333,10 @@ impl Fleet {
                 let keyspaces = node.data.keys().copied().collect();
                 self.input(number, Input::Holding { ticket, keyspaces });
             }
+            Due::Acting => {
+                node.acting = true;
+                self.input(number, Input::Acting);
+            }
             Due::HandedOver(change, partition, phase) => {
                 self.handed_over.insert((change, partition, phase, id(number)));
                 self.input(number, Input::HandedOver { change, partition, phase });
@@ -364,6 +371,7 @@ impl Fleet {
                 node.machine = Some(machine);
                 node.refused = None;
                 node.frozen = false;
+                node.acting = false;
                 self.input(number, Input::Started);
             }
             Err(error) => node.refused = Some(error.to_string()),
@@ -458,6 +466,7 @@ impl Fleet {
                 );
                 self.check_agreement(&state);
                 self.fill(number, before.as_deref(), &state);
+                self.push(number, ms(2), Due::Acting);
             }
             MembershipEvent::Reachability { node: other, reachable, .. } => {
                 let cluster = node.cluster.as_ref().expect("a cluster first");
@@ -465,7 +474,13 @@ impl Fleet {
                 assert_ne!(node.reachable.insert(other, reachable), Some(reachable), "no news");
                 node.flips += 1;
             }
-            MembershipEvent::Ready => node.ready = true,
+            MembershipEvent::Ready => {
+                assert!(
+                    node.acting,
+                    "n{number} is ready, and refuses all because it acts under no state"
+                );
+                node.ready = true;
+            }
             MembershipEvent::LostDisk => node.lost_disk = true,
             MembershipEvent::NotReady(reason) => {
                 node.ready = false;
