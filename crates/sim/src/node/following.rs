@@ -206,8 +206,8 @@ impl Node {
             Inner::Hints(HintInput::ClusterChanged(Arc::clone(&view))),
             Inner::Purger(purge::Input::ClusterChanged(Arc::clone(&view))),
             Inner::Coordinator(CoordinatorInput::ClusterChanged(Arc::clone(&view))),
+            Inner::Gossip(GossipInput::Acting),
         ]);
-        queue.push_back(Inner::Gossip(GossipInput::Acting));
         running.view = Some(view);
         // Behind what was written while they were still held.
         self.disk.push(DiskWrite::Release(trees));
